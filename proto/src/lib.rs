@@ -1,0 +1,1 @@
+//! gRPC services and protobuf messages: CRI.

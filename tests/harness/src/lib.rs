@@ -1,0 +1,1 @@
+//! Starts real etcd, apiserver and clusters for tests and benchmarks.
