@@ -1,0 +1,71 @@
+//! Who a request comes from. The pipeline asks an [`Authenticator`]; each method is a file in `authn/`.
+//!
+//! Upstream: `apiserver/pkg/authentication`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use http::HeaderMap;
+
+/// Group of every authenticated user.
+pub const ALL_AUTHENTICATED: &str = "system:authenticated";
+/// Group of anonymous requests.
+pub const ALL_UNAUTHENTICATED: &str = "system:unauthenticated";
+/// Name of the anonymous user.
+pub const ANONYMOUS: &str = "system:anonymous";
+/// The group that may do everything.
+pub const SYSTEM_MASTERS: &str = "system:masters";
+
+/// An authenticated (or anonymous) user.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UserInfo {
+    pub name: String,
+    pub uid: String,
+    pub groups: Vec<String>,
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+impl UserInfo {
+    pub fn anonymous() -> Self {
+        Self { name: ANONYMOUS.to_owned(), groups: vec![ALL_UNAUTHENTICATED.to_owned()], ..Self::default() }
+    }
+
+    /// The server's own identity.
+    pub fn loopback() -> Self {
+        Self {
+            name: "system:apiserver".to_owned(),
+            groups: vec![SYSTEM_MASTERS.to_owned(), ALL_AUTHENTICATED.to_owned()],
+            ..Self::default()
+        }
+    }
+}
+
+/// A verified client certificate's subject, read once for each connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerIdentity {
+    pub common_name: String,
+    pub organizations: Vec<String>,
+}
+
+/// The parts of a request that identify its sender.
+#[derive(Debug, Clone, Copy)]
+pub struct Credentials<'a> {
+    pub headers: &'a HeaderMap,
+    /// The client certificate's subject, if one was presented and verified against `--client-ca-file`.
+    pub peer: Option<&'a PeerIdentity>,
+}
+
+/// Why presented credentials are refused; the client sees only 401 Unauthorized.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct AuthnError(pub String);
+
+/// One method, or a union of methods, of authentication.
+pub trait Authenticator: Send + Sync {
+    /// `Ok(None)`: no credentials that this method understands.
+    fn authenticate<'a>(
+        &'a self,
+        credentials: Credentials<'a>,
+    ) -> BoxFuture<'a, Result<Option<Arc<UserInfo>>, AuthnError>>;
+}
