@@ -1,0 +1,2 @@
+//! Cluster tests.
+fn main() {}
