@@ -81,7 +81,7 @@ impl Requirement {
     }
 
     /// Whether labels, looked up by `get`, meet the requirement.
-    fn matches<'a>(&self, value: Option<&'a str>) -> bool {
+    fn matches(&self, value: Option<&str>) -> bool {
         let has = |value: &str| self.values.iter().any(|v| v == value);
         match self.operator {
             Operator::In => value.is_some_and(has),

@@ -153,8 +153,10 @@ mod tests {
     use k8s_openapi::api::core::v1::{PodSpec, ResourceRequirements};
     use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 
-    fn pod(resources: &[(&[(&str, &str)], &[(&str, &str)])]) -> Pod {
-        let list = |pairs: &[(&str, &str)]| {
+    type Pairs<'a> = &'a [(&'a str, &'a str)];
+
+    fn pod(resources: &[(Pairs<'_>, Pairs<'_>)]) -> Pod {
+        let list = |pairs: Pairs<'_>| {
             (!pairs.is_empty())
                 .then(|| pairs.iter().map(|(k, v)| ((*k).to_owned(), ApiQuantity((*v).to_owned()))).collect())
         };
