@@ -8,6 +8,13 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use http::HeaderMap;
 
+pub mod bearer;
+pub mod service_account;
+pub mod service_account_keys;
+pub mod service_account_token;
+pub mod union;
+pub mod x509;
+
 /// Group of every authenticated user.
 pub const ALL_AUTHENTICATED: &str = "system:authenticated";
 /// Group of anonymous requests.

@@ -7,6 +7,11 @@ use futures::future::BoxFuture;
 use crate::authn::UserInfo;
 use crate::request::RequestInfo;
 
+pub mod forbidden;
+pub mod rbac;
+
+pub use forbidden::forbidden;
+
 /// What an authorizer decides about.
 #[derive(Debug, Clone, Copy)]
 pub struct Attributes<'a> {
@@ -64,5 +69,46 @@ pub struct AlwaysAllow;
 impl Authorizer for AlwaysAllow {
     fn authorize<'a>(&'a self, _: Attributes<'a>) -> BoxFuture<'a, Decision> {
         Box::pin(std::future::ready(Decision::Allow(String::new())))
+    }
+}
+
+/// `--authorization-mode=AlwaysDeny`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AlwaysDeny;
+
+impl Authorizer for AlwaysDeny {
+    fn authorize<'a>(&'a self, _: Attributes<'a>) -> BoxFuture<'a, Decision> {
+        Box::pin(std::future::ready(Decision::NoOpinion("Everything is forbidden.".to_owned())))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Attributes of a request for `resource` or `resource/subresource`.
+    pub(crate) fn attributes<'a>(
+        user: &'a UserInfo,
+        verb: &'a str,
+        group: &'a str,
+        resource: &'a str,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> Attributes<'a> {
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        Attributes {
+            user,
+            verb,
+            is_resource: true,
+            group,
+            version: "v1",
+            resource,
+            subresource,
+            namespace,
+            name,
+            path: "",
+            label_selector: None,
+            field_selector: None,
+        }
     }
 }
