@@ -21,6 +21,7 @@ use crate::request::RequestContext;
 use crate::table::{Cell, Column};
 
 pub mod all;
+pub mod resources;
 
 /// The verbs of an ordinary stored resource, in discovery's order.
 pub const ALL_VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
@@ -347,7 +348,7 @@ pub trait Resource: Send + Sync {
     fn set_replicas(&self, obj: &mut dyn Object, replicas: i32);
 }
 
-impl fmt::Debug for dyn Resource {
+impl fmt::Debug for dyn Resource + '_ {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Resource({})", self.info().qualified())
     }

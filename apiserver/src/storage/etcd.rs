@@ -1,0 +1,253 @@
+//! The etcd client: single-key transactions on modification revisions, range reads, watches.
+//!
+//! Upstream: `apiserver/pkg/storage/etcd3/store.go`.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use etcd_client::{
+    Certificate, Client, Compare, CompareOp, ConnectOptions, GetOptions, Identity, KvClient, PutOptions, SortOrder,
+    SortTarget, TlsOptions, Txn, TxnOp, TxnOpResponse, WatchOptions,
+};
+
+use super::leases::Leases;
+use super::metrics::StorageMetrics;
+use super::{Commit, Committed, Freshness, ListQuery, Page, StorageError, Stored, Watch, Write};
+
+/// Keys fetched by one range request, so that a list of everything makes no message of unbounded size.
+const RANGE_PAGE: i64 = 10_000;
+
+/// The flags `--etcd-*`.
+#[derive(Debug, Clone, Default)]
+pub struct EtcdConfig {
+    pub servers: Vec<String>,
+    pub prefix: String,
+    pub ca_file: Option<PathBuf>,
+    pub cert_file: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
+}
+
+/// A handle on one etcd cluster under one prefix.
+#[derive(Clone)]
+pub(super) struct Etcd {
+    client: Client,
+    kv: KvClient,
+    /// Begins with `/`, ends without.
+    prefix: String,
+    leases: Leases,
+    metrics: StorageMetrics,
+}
+
+impl std::fmt::Debug for Etcd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Etcd").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+fn read(path: &std::path::Path) -> Result<Vec<u8>, StorageError> {
+    std::fs::read(path).map_err(|source| StorageError::File { file: path.display().to_string(), source })
+}
+
+impl Etcd {
+    pub(super) async fn connect(config: &EtcdConfig, metrics: StorageMetrics) -> Result<Self, StorageError> {
+        let mut options = ConnectOptions::new()
+            .with_connect_timeout(Duration::from_secs(5))
+            .with_keep_alive(Duration::from_secs(30), Duration::from_secs(10))
+            .with_keep_alive_while_idle(true)
+            .with_tcp_keepalive(Duration::from_secs(30));
+        if config.servers.iter().any(|server| server.starts_with("https://")) {
+            let mut tls = TlsOptions::new();
+            if let Some(ca) = &config.ca_file {
+                tls = tls.ca_certificate(Certificate::from_pem(read(ca)?));
+            }
+            if let (Some(cert), Some(key)) = (&config.cert_file, &config.key_file) {
+                tls = tls.identity(Identity::from_pem(read(cert)?, read(key)?));
+            }
+            options = options.with_tls(tls);
+        }
+        let client = Client::connect(&config.servers, Some(options)).await?;
+        let kv = client.kv_client().max_decoding_message_size(usize::MAX).max_encoding_message_size(usize::MAX);
+        let prefix = format!("/{}", config.prefix.trim_matches('/'));
+        Ok(Self { leases: Leases::new(client.lease_client()), client, kv, prefix, metrics })
+    }
+
+    pub(super) fn key(&self, relative: &str) -> String {
+        format!("{}/{relative}", self.prefix)
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The resource label of metrics: the first segment below the prefix.
+    fn resource<'a>(&self, key: &'a str) -> &'a str {
+        key.strip_prefix(self.prefix.as_str())
+            .and_then(|rest| rest.trim_start_matches('/').split('/').next())
+            .unwrap_or_default()
+    }
+
+    pub(super) async fn get(&self, key: &str) -> Result<(Option<Stored>, i64), StorageError> {
+        let started = Instant::now();
+        let mut response = self.kv.clone().get(key, None).await?;
+        self.metrics.observe("get", self.resource(key), started);
+        let revision = response.header().map_or(0, etcd_client::ResponseHeader::revision);
+        let stored = response.take_kvs().into_iter().next().map(stored).transpose()?;
+        Ok((stored, revision))
+    }
+
+    pub(super) async fn revision(&self) -> Result<i64, StorageError> {
+        let options = GetOptions::new().with_count_only();
+        let response = self.kv.clone().get(self.prefix.as_str(), Some(options)).await?;
+        Ok(response.header().map_or(0, etcd_client::ResponseHeader::revision))
+    }
+
+    pub(super) async fn list(&self, query: &ListQuery<'_>) -> Result<Page, StorageError> {
+        let started = Instant::now();
+        let mut revision = match query.freshness {
+            Freshness::Exact(revision) => revision,
+            Freshness::Consistent | Freshness::NotOlderThan(_) => 0,
+        };
+        let end = prefix_end(query.prefix.as_bytes());
+        let mut from = query.start_after.map_or_else(|| query.prefix.as_bytes().to_vec(), |key| after(key.as_bytes()));
+        let wanted = i64::try_from(query.limit).unwrap_or(i64::MAX);
+        let mut items = Vec::new();
+        loop {
+            let left = if wanted == 0 { RANGE_PAGE } else { (wanted - count(&items)).min(RANGE_PAGE) };
+            let options = GetOptions::new()
+                .with_range(end.clone())
+                .with_limit(left)
+                .with_revision(revision)
+                .with_sort(SortTarget::Key, SortOrder::Ascend);
+            let mut response = self.kv.clone().get(from, Some(options)).await.map_err(future_revision(revision))?;
+            let now = response.header().map_or(0, etcd_client::ResponseHeader::revision);
+            if let Freshness::NotOlderThan(asked) = query.freshness
+                && now < asked
+            {
+                return Err(StorageError::FutureRevision { asked, current: now });
+            }
+            if revision == 0 {
+                revision = now;
+            }
+            let (more, total) = (response.more(), response.count());
+            let kvs = response.take_kvs();
+            let fetched = count(&kvs);
+            items.reserve(kvs.len());
+            for kv in kvs {
+                items.push(stored(kv)?);
+            }
+            let full = wanted != 0 && count(&items) >= wanted;
+            match items.last() {
+                Some(last) if more && !full => from = after(last.key.as_bytes()),
+                _ => {
+                    self.metrics.observe("list", self.resource(query.prefix), started);
+                    return Ok(Page { items, revision, more, remaining: (total - fetched).max(0) });
+                }
+            }
+        }
+    }
+
+    pub(super) async fn commit(&self, commit: &Commit<'_>) -> Result<Committed, StorageError> {
+        let started = Instant::now();
+        let mut compares = vec![Compare::mod_revision(commit.key, CompareOp::Equal, commit.expected)];
+        let mut operations = Vec::with_capacity(1 + commit.side.len());
+        let operation = match &commit.write {
+            Write::Put { value, ttl_seconds } => {
+                let options = match ttl_seconds {
+                    Some(seconds) => Some(PutOptions::new().with_lease(self.leases.lease(*seconds).await?)),
+                    None => None,
+                };
+                operations.push(TxnOp::put(commit.key, value.as_ref(), options));
+                if commit.expected == 0 { "create" } else { "update" }
+            }
+            Write::Delete => {
+                operations.push(TxnOp::delete(commit.key, None));
+                "delete"
+            }
+        };
+        for side in commit.side {
+            let key = self.key(&side.key);
+            compares.push(Compare::mod_revision(key.as_str(), CompareOp::Equal, side.expected_revision));
+            operations.push(match &side.value {
+                Some(value) => TxnOp::put(key, value.as_ref(), None),
+                None => TxnOp::delete(key, None),
+            });
+        }
+        let txn = Txn::new().when(compares).and_then(operations).or_else([TxnOp::get(commit.key, None)]);
+        let response = self.kv.clone().txn(txn).await?;
+        self.metrics.observe(operation, self.resource(commit.key), started);
+        if response.succeeded() {
+            return Ok(Committed::At(response.header().map_or(0, etcd_client::ResponseHeader::revision)));
+        }
+        let current = match response.op_responses().into_iter().next() {
+            Some(TxnOpResponse::Get(mut get)) => get.take_kvs().into_iter().next().map(stored).transpose()?,
+            _ => None,
+        };
+        if current.as_ref().map_or(0, |stored| stored.revision) == commit.expected {
+            return Ok(Committed::SideConflict);
+        }
+        Ok(Committed::Conflict(current))
+    }
+
+    pub(super) async fn watch(&self, prefix: &str, after: i64) -> Result<Watch, StorageError> {
+        let options = WatchOptions::new()
+            .with_prefix()
+            .with_prev_key()
+            .with_progress_notify()
+            .with_start_revision(after + 1);
+        let mut client = self.client.watch_client().max_decoding_message_size(usize::MAX);
+        Ok(Watch::new(client.watch(prefix, Some(options)).await?, after))
+    }
+}
+
+fn count<T>(items: &[T]) -> i64 {
+    i64::try_from(items.len()).unwrap_or(i64::MAX)
+}
+
+/// The key just after `key`.
+fn after(key: &[u8]) -> Vec<u8> {
+    let mut next = key.to_vec();
+    next.push(0);
+    next
+}
+
+/// The end of the range of keys that begin with `prefix`.
+fn prefix_end(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < 0xff {
+            end.push(last + 1);
+            return end;
+        }
+    }
+    vec![0]
+}
+
+fn stored(kv: etcd_client::KeyValue) -> Result<Stored, StorageError> {
+    let revision = kv.mod_revision();
+    let (key, value) = kv.into_key_value();
+    let key = String::from_utf8(key).map_err(|error| StorageError::Corrupt(error.to_string()))?;
+    Ok(Stored { key, value: Bytes::from(value), revision })
+}
+
+/// Names etcd's "future revision" refusal of a read at `asked`.
+fn future_revision(asked: i64) -> impl Fn(etcd_client::Error) -> StorageError {
+    move |error| match &error {
+        etcd_client::Error::GRpcStatus(status) if status.message().contains("future revision") => {
+            StorageError::FutureRevision { asked, current: 0 }
+        }
+        _ => StorageError::from(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefix_ranges_end_where_the_prefix_does() {
+        assert_eq!(prefix_end(b"/registry/pods/"), b"/registry/pods0");
+        assert_eq!(prefix_end(&[1, 0xff]), [2]);
+        assert_eq!(prefix_end(&[0xff]), [0]);
+    }
+}
