@@ -5,7 +5,6 @@
 //! state are passed in. The upstream counterparts are `k8s.io/apimachinery` and `k8s.io/component-helpers`.
 
 pub mod backoff;
-pub mod duration;
 pub mod fields;
 pub mod hash;
 pub mod intstr;
