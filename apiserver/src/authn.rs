@@ -9,9 +9,12 @@ use futures::future::BoxFuture;
 use http::HeaderMap;
 
 pub mod bearer;
+pub mod issuer_discovery;
+pub mod reviews;
 pub mod service_account;
 pub mod service_account_keys;
 pub mod service_account_token;
+pub mod token_request;
 pub mod union;
 pub mod x509;
 
@@ -75,4 +78,13 @@ pub trait Authenticator: Send + Sync {
         &'a self,
         credentials: Credentials<'a>,
     ) -> BoxFuture<'a, Result<Option<Arc<UserInfo>>, AuthnError>>;
+}
+
+impl<T: Authenticator + ?Sized> Authenticator for Arc<T> {
+    fn authenticate<'a>(
+        &'a self,
+        credentials: Credentials<'a>,
+    ) -> BoxFuture<'a, Result<Option<Arc<UserInfo>>, AuthnError>> {
+        (**self).authenticate(credentials)
+    }
 }

@@ -2,4 +2,5 @@
 //!
 //! Upstream: `apiserver/pkg/endpoints`.
 
+pub mod exchange;
 pub mod special;

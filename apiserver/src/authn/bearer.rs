@@ -17,7 +17,7 @@ use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 
-use super::service_account::ServiceAccounts;
+use super::service_account::{Authenticated, ServiceAccounts};
 use super::service_account_token::MAX_TOKEN_BYTES;
 use super::{Authenticator, AuthnError, Credentials, UserInfo};
 
@@ -74,6 +74,19 @@ impl BearerTokens {
     /// Tokens of service accounts, if their keys are configured.
     pub fn new(service_accounts: Option<Arc<ServiceAccounts>>) -> Self {
         Self { service_accounts, good: Mutex::default() }
+    }
+
+    /// Authenticates a token for `audiences`, or for the server's own, without the memory.
+    pub async fn authenticate_token(
+        &self,
+        token: &str,
+        audiences: Option<&[String]>,
+    ) -> Result<Authenticated, AuthnError> {
+        let accounts = self
+            .service_accounts
+            .as_ref()
+            .ok_or_else(|| AuthnError("no token authenticator is configured".into()))?;
+        accounts.authenticate(token, audiences).await.map_err(|error| AuthnError(error.to_string()))
     }
 
     async fn user(&self, token: &str) -> Result<Arc<UserInfo>, AuthnError> {

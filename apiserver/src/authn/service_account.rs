@@ -58,6 +58,11 @@ impl ServiceAccounts {
         Self { config, lookup }
     }
 
+    /// Where bound objects are looked up.
+    pub fn lookup(&self) -> &Arc<dyn Lookup> {
+        &self.lookup
+    }
+
     /// Authenticates a token for `audiences`, or for the server's own.
     pub async fn authenticate(
         &self,
@@ -153,4 +158,4 @@ pub fn user(claims: &Claims) -> UserInfo {
 
 #[cfg(test)]
 #[path = "service_account/tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -1,6 +1,7 @@
 //! Tokens against the objects they are bound to.
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::PodSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::super::service_account_keys::tests::generated;
@@ -10,7 +11,7 @@ use crate::lookup::fake::Objects;
 
 const ISSUER: &str = "https://issuer";
 
-fn meta(namespace: &str, name: &str, uid: &str) -> ObjectMeta {
+pub(crate) fn meta(namespace: &str, name: &str, uid: &str) -> ObjectMeta {
     ObjectMeta {
         name: Some(name.into()),
         namespace: (!namespace.is_empty()).then(|| namespace.into()),
@@ -19,7 +20,7 @@ fn meta(namespace: &str, name: &str, uid: &str) -> ObjectMeta {
     }
 }
 
-fn accounts(objects: Arc<Objects>) -> ServiceAccounts {
+pub(crate) fn accounts(objects: Arc<Objects>) -> ServiceAccounts {
     let signing_key = generated(&rcgen::PKCS_ECDSA_P256_SHA256);
     let config = ServiceAccountConfig {
         keys: vec![signing_key.public().clone()],
@@ -33,7 +34,7 @@ fn accounts(objects: Arc<Objects>) -> ServiceAccounts {
     ServiceAccounts::new(config, objects)
 }
 
-fn claims(pod: bool, secret: bool, node: bool) -> Claims {
+pub(crate) fn claims(pod: bool, secret: bool, node: bool) -> Claims {
     let now = Timestamp::now().as_second();
     let bound = |yes: bool, name: &str| yes.then(|| Ref { name: name.into(), uid: format!("{name}-uid") });
     Claims {
@@ -60,9 +61,17 @@ async fn authenticate(accounts: &ServiceAccounts, claims: &Claims) -> Result<Aut
     accounts.authenticate(&token, None).await
 }
 
-fn everything(objects: &Objects) {
+pub(crate) fn everything(objects: &Objects) {
     objects.add(ServiceAccount { metadata: meta("web", "shop", "sa-uid"), ..ServiceAccount::default() });
-    objects.add(Pod { metadata: meta("web", "pod", "pod-uid"), ..Pod::default() });
+    let spec = |account: &str| {
+        Some(PodSpec {
+            service_account_name: Some(account.into()),
+            node_name: Some("node".into()),
+            ..PodSpec::default()
+        })
+    };
+    objects.add(Pod { metadata: meta("web", "pod", "pod-uid"), spec: spec("shop"), ..Pod::default() });
+    objects.add(Pod { metadata: meta("web", "other-account", "uid"), spec: spec("other"), ..Pod::default() });
     objects.add(Secret { metadata: meta("web", "secret", "secret-uid"), ..Secret::default() });
     objects.add(Node { metadata: meta("", "node", "node-uid"), ..Node::default() });
 }

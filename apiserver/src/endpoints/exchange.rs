@@ -1,0 +1,99 @@
+//! Endpoints that take one object and answer with one, storing nothing: reviews and token requests.
+//!
+//! Upstream: the virtual resources of `registry/{authentication,authorization}` under the ordinary create handler.
+
+use apimachinery::status::ApiError;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+
+use crate::body::Body;
+use crate::codec;
+use crate::registry::KubeObject;
+
+/// The largest request body, as for every write.
+const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
+
+/// Reads the request's object.
+pub async fn read<T: KubeObject>(request: Request<Incoming>) -> Result<T, ApiError> {
+    let limited = Limited::new(request.into_body(), MAX_BODY_BYTES);
+    let body = limited.collect().await.map_err(|error| {
+        if error.is::<http_body_util::LengthLimitError>() {
+            ApiError::request_entity_too_large(format!("limit is {MAX_BODY_BYTES}"))
+        } else {
+            ApiError::bad_request(format!("unable to read the request body: {error}"))
+        }
+    })?;
+    parse(&body.to_bytes())
+}
+
+/// Decodes a body, whose apiVersion and kind, if given, must be those of `T`.
+fn parse<T: KubeObject>(body: &[u8]) -> Result<T, ApiError> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct TypeMeta {
+        #[serde(default)]
+        api_version: String,
+        #[serde(default)]
+        kind: String,
+    }
+    let given: TypeMeta = serde_json::from_slice(body).map_err(|error| {
+        ApiError::bad_request(format!("couldn't get version/kind; json parse error: {error}"))
+    })?;
+    let fits = |given: &str, expected: &str| given.is_empty() || given == expected;
+    if !fits(&given.api_version, T::API_VERSION) || !fits(&given.kind, T::KIND) {
+        return Err(ApiError::bad_request(format!(
+            "{} in version {:?} cannot be handled as a {}: no kind {:?} is registered for this endpoint",
+            given.kind,
+            given.api_version,
+            T::KIND,
+            given.kind,
+        )));
+    }
+    if given.api_version.is_empty() || given.kind.is_empty() {
+        // k8s-openapi insists on both fields; upstream takes them from the path.
+        let mut value: serde_json::Value =
+            serde_json::from_slice(body).map_err(|error| ApiError::bad_request(error.to_string()))?;
+        value["apiVersion"] = T::API_VERSION.into();
+        value["kind"] = T::KIND.into();
+        return codec::decode_json(value.to_string().as_bytes(), None);
+    }
+    codec::decode_json(body, None)
+}
+
+/// Answers 201 with `object`.
+pub fn created<T: KubeObject>(object: &T) -> Result<Response<Body>, ApiError> {
+    json(StatusCode::CREATED, serde_json::to_vec(object).map_err(ApiError::internal)?)
+}
+
+/// Answers with JSON.
+pub fn json(status: StatusCode, bytes: Vec<u8>) -> Result<Response<Body>, ApiError> {
+    let mut response = Response::new(Body::full(bytes));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::authentication::v1::TokenRequest;
+
+    use super::*;
+
+    #[test]
+    fn kind_and_version_may_be_left_to_the_path() {
+        for (body, good) in [
+            (
+                r#"{"apiVersion":"authentication.k8s.io/v1","kind":"TokenRequest","spec":{"audiences":[]}}"#,
+                true,
+            ),
+            (r#"{"spec":{"audiences":[]}}"#, true),
+            (r#"{"kind":"TokenReview","spec":{"audiences":[]}}"#, false),
+            (r#"{"apiVersion":"v1","kind":"TokenRequest"}"#, false),
+            ("[]", false),
+            ("", false),
+        ] {
+            assert_eq!(parse::<TokenRequest>(body.as_bytes()).is_ok(), good, "{body}");
+        }
+    }
+}
