@@ -1,0 +1,1 @@
+//! Elections between electors that share a lease, on a clock in hand.
