@@ -1,0 +1,104 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+/// Keelson: Kubernetes in Rust.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make this machine a Kubernetes node with its own control plane.
+    Up(UpArgs),
+    /// Stop the cluster and leave nothing behind but its state.
+    Down(DownArgs),
+    /// Check this machine and, if there is one, its cluster.
+    Doctor,
+    /// Run every test: style, unit, component and cluster tests.
+    Test(TestArgs),
+    /// Measure the daemons and compare with upstream.
+    Bench(BenchArgs),
+    /// Keep one host process running, where there is no systemd.
+    #[command(hide = true)]
+    Supervise(SuperviseArgs),
+}
+
+#[derive(Debug, Args, Default)]
+pub(crate) struct UpArgs {
+    /// Name of the node [default: the host name, in lower case]
+    #[arg(long)]
+    pub(crate) node_name: Option<String>,
+    /// Address of the node [default: that of the interface with the default route]
+    #[arg(long)]
+    pub(crate) node_ip: Option<Ipv4Addr>,
+    /// Use the release binaries that the last build left
+    #[arg(long)]
+    pub(crate) skip_build: bool,
+    /// Use the binaries in this directory and build nothing
+    #[arg(long, conflicts_with = "skip_build")]
+    pub(crate) bin_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DownArgs {
+    /// Also remove the cluster's state: etcd's data, certificates, images, logs
+    #[arg(long)]
+    pub(crate) purge: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TestArgs {
+    /// Run only this part (may be given several times)
+    #[arg(long, value_enum)]
+    pub(crate) only: Vec<Part>,
+    /// Cluster tests whose name contains this
+    #[arg(long)]
+    pub(crate) filter: Option<String>,
+    /// Run the cluster tests on the cluster that is up, and leave it up
+    #[arg(long)]
+    pub(crate) keep_cluster: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// Formatting, clippy, documentation and house rules
+    Lint,
+    /// Tests inside the crates' sources
+    Unit,
+    /// Tests of one daemon with the real programs it talks to
+    Component,
+    /// Tests of the whole on a real cluster on this machine
+    Cluster,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// Pods to create, get, list and delete
+    #[arg(long, default_value_t = 5000)]
+    pub(crate) pods: u32,
+    /// Watchers in the fan-out
+    #[arg(long, default_value_t = 200)]
+    pub(crate) watchers: u32,
+    /// Use the release binaries that the last build left
+    #[arg(long)]
+    pub(crate) skip_build: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SuperviseArgs {
+    /// Directory for the pid files
+    #[arg(long)]
+    pub(crate) run_dir: PathBuf,
+    /// Name of the service
+    #[arg(long)]
+    pub(crate) name: String,
+    /// The program and its arguments
+    #[arg(last = true, required = true)]
+    pub(crate) command: Vec<String>,
+}
