@@ -21,6 +21,17 @@ use crate::request::RequestContext;
 use crate::table::{Cell, Column};
 
 pub mod all;
+pub mod apps;
+mod cells;
+pub mod coordination;
+pub mod core;
+pub mod discovery;
+pub mod events;
+mod object_meta;
+mod pod_template;
+pub mod rbac;
+mod scale;
+pub mod scheduling;
 pub mod resources;
 
 /// The verbs of an ordinary stored resource, in discovery's order.

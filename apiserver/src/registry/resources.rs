@@ -50,8 +50,9 @@ impl Resources {
 
     /// The resource of a Rust type.
     pub fn of<K: KubeObject>(&self) -> Result<&dyn Resource, ApiError> {
-        self.by_kind(K::GROUP, K::VERSION, K::KIND)
-            .ok_or_else(|| ApiError::internal(format!("no resource is registered for {} {}", K::API_VERSION, K::KIND)))
+        self.by_kind(K::GROUP, K::VERSION, K::KIND).ok_or_else(|| {
+            ApiError::internal(format!("no resource is registered for {} {}", K::API_VERSION, K::KIND))
+        })
     }
 
     /// Whether any resource is served in this group and version.

@@ -1,0 +1,3 @@
+//! The discovery.k8s.io group, v1.
+
+pub mod endpoint_slice;

@@ -1,0 +1,3 @@
+//! The events.k8s.io group, v1.
+
+pub mod event;

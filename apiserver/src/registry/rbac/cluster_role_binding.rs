@@ -1,0 +1,58 @@
+//! ClusterRoleBindings (upstream `registry/rbac/clusterrolebinding`).
+
+use apimachinery::validation::ErrorList;
+use jiff::Timestamp;
+use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
+
+use super::{GROUP, subject, validate_rbac_name};
+use crate::registry::{ResourceInfo, Strategy};
+use crate::table::{Cell, Column};
+
+/// The strategy of clusterrolebindings.
+#[derive(Debug)]
+pub struct ClusterRoleBindingStrategy;
+
+impl Strategy for ClusterRoleBindingStrategy {
+    type Object = ClusterRoleBinding;
+
+    fn info(&self) -> ResourceInfo {
+        ResourceInfo::new(
+            GROUP,
+            "v1",
+            "ClusterRoleBinding",
+            "clusterrolebindings",
+            "clusterrolebinding",
+            false,
+        )
+    }
+
+    fn default(&self, obj: &mut ClusterRoleBinding) {
+        subject::set_defaults(&mut obj.role_ref, obj.subjects.as_mut());
+    }
+
+    fn validate_name(&self, name: &str, _prefix: bool) -> Vec<String> {
+        validate_rbac_name(name)
+    }
+
+    fn validate(&self, obj: &ClusterRoleBinding) -> ErrorList {
+        subject::validate(&obj.role_ref, obj.subjects.as_ref(), true)
+    }
+
+    fn validate_update(&self, new: &ClusterRoleBinding, old: &ClusterRoleBinding) -> ErrorList {
+        let mut errors = self.validate(new);
+        subject::validate_same_role(&new.role_ref, &old.role_ref, &mut errors);
+        errors
+    }
+
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        subject::COLUMNS
+    }
+
+    fn row(&self, obj: &ClusterRoleBinding, now: Timestamp) -> Vec<Cell> {
+        subject::row(&obj.metadata, &obj.role_ref, obj.subjects.as_ref(), now)
+    }
+}
