@@ -21,6 +21,17 @@ pub trait Lookup: Send + Sync {
         name: &'a str,
     ) -> BoxFuture<'a, Result<Option<Box<dyn Object>>, ApiError>>;
 
+    /// The object as the store has it at this moment, whatever a cache may say.
+    fn get_live<'a>(
+        &'a self,
+        group: &'a str,
+        resource: &'a str,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Box<dyn Object>>, ApiError>> {
+        self.get(group, resource, namespace, name)
+    }
+
     /// All objects of a resource; of one namespace unless that is empty.
     fn list<'a>(
         &'a self,
@@ -43,6 +54,16 @@ pub async fn get<T: KubeObject>(
     name: &str,
 ) -> Result<Option<T>, ApiError> {
     let object = lookup.get(T::GROUP, T::URL_PATH_SEGMENT, namespace, name).await?;
+    object.map(|object| typed::<T>(object.as_ref()).cloned()).transpose()
+}
+
+/// [`Lookup::get_live`] for one kind.
+pub async fn get_live<T: KubeObject>(
+    lookup: &Arc<dyn Lookup>,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<T>, ApiError> {
+    let object = lookup.get_live(T::GROUP, T::URL_PATH_SEGMENT, namespace, name).await?;
     object.map(|object| typed::<T>(object.as_ref()).cloned()).transpose()
 }
 

@@ -29,34 +29,27 @@ pub async fn read<T: KubeObject>(request: Request<Incoming>) -> Result<T, ApiErr
 
 /// Decodes a body, whose apiVersion and kind, if given, must be those of `T`.
 fn parse<T: KubeObject>(body: &[u8]) -> Result<T, ApiError> {
-    #[derive(serde::Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct TypeMeta {
-        #[serde(default)]
-        api_version: String,
-        #[serde(default)]
-        kind: String,
-    }
-    let given: TypeMeta = serde_json::from_slice(body).map_err(|error| {
-        ApiError::bad_request(format!("couldn't get version/kind; json parse error: {error}"))
-    })?;
+    let mut given: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(body).map_err(|error| {
+            ApiError::bad_request(format!("couldn't get version/kind; json parse error: {error}"))
+        })?;
+    let text = |key: &str| given.get(key).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+    let (version, kind) = (text("apiVersion"), text("kind"));
     let fits = |given: &str, expected: &str| given.is_empty() || given == expected;
-    if !fits(&given.api_version, T::API_VERSION) || !fits(&given.kind, T::KIND) {
+    if !fits(&version, T::API_VERSION) || !fits(&kind, T::KIND) {
         return Err(ApiError::bad_request(format!(
-            "{} in version {:?} cannot be handled as a {}: no kind {:?} is registered for this endpoint",
-            given.kind,
-            given.api_version,
+            "{kind} in version {version:?} cannot be handled as a {}: the endpoint takes {} {}",
             T::KIND,
-            given.kind,
+            T::API_VERSION,
+            T::KIND,
         )));
     }
-    if given.api_version.is_empty() || given.kind.is_empty() {
+    if version.is_empty() || kind.is_empty() {
         // k8s-openapi insists on both fields; upstream takes them from the path.
-        let mut value: serde_json::Value =
-            serde_json::from_slice(body).map_err(|error| ApiError::bad_request(error.to_string()))?;
-        value["apiVersion"] = T::API_VERSION.into();
-        value["kind"] = T::KIND.into();
-        return codec::decode_json(value.to_string().as_bytes(), None);
+        given.insert("apiVersion".to_owned(), T::API_VERSION.into());
+        given.insert("kind".to_owned(), T::KIND.into());
+        let body = serde_json::to_vec(&given).map_err(ApiError::internal)?;
+        return codec::decode_json(&body, None);
     }
     codec::decode_json(body, None)
 }
