@@ -1,3 +1,5 @@
 //! `bench`.
 use crate::cli::BenchArgs;
-pub(crate) fn run(_args: &BenchArgs) -> anyhow::Result<()> { anyhow::bail!("not yet") }
+pub(crate) fn run(_args: &BenchArgs) -> anyhow::Result<()> {
+    anyhow::bail!("not yet")
+}

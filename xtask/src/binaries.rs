@@ -40,8 +40,12 @@ pub(crate) fn target_directory() -> Result<PathBuf> {
         .args(["metadata", "--no-deps", "--format-version", "1", "--offline"])
         .dir(layout::workspace())
         .stdout()?;
-    let metadata: serde_json::Value = serde_json::from_str(&text).context("`cargo metadata` printed no JSON")?;
-    metadata["target_directory"].as_str().map(PathBuf::from).context("`cargo metadata` names no target directory")
+    let metadata: serde_json::Value =
+        serde_json::from_str(&text).context("`cargo metadata` printed no JSON")?;
+    metadata["target_directory"]
+        .as_str()
+        .map(PathBuf::from)
+        .context("`cargo metadata` names no target directory")
 }
 
 /// Makes sure that all programs are there, and returns the directory they lie in.
@@ -51,7 +55,8 @@ pub(crate) fn provide(stage: &Stage, source: &Source<'_>) -> Result<(String, Pat
         Source::Built => ("as built before".to_owned(), target_directory()?.join("release")),
         Source::Build => {
             let compiled = build(stage, &PROGRAMS)?;
-            let detail = if compiled == 0 { "up to date".to_owned() } else { format!("{compiled} crates compiled") };
+            let detail =
+                if compiled == 0 { "up to date".to_owned() } else { format!("{compiled} crates compiled") };
             (detail, target_directory()?.join("release"))
         }
     };
@@ -77,7 +82,9 @@ pub(crate) fn build(stage: &Stage, programs: &[&str]) -> Result<usize> {
                 other.push(line.to_owned());
             }
         });
-        result.remedy("the compiler's message above says what is wrong; `rustup update` if the toolchain is too old")
+        result.remedy(
+            "the compiler's message above says what is wrong; `rustup update` if the toolchain is too old",
+        )
     };
     let mut words = vec!["build", "--release"];
     for program in programs.iter().filter(|name| **name != "pause") {

@@ -2,8 +2,8 @@
 //!
 //! A check says what it found, and for what is wrong, the remedy. It changes nothing on the machine.
 
-pub(crate) mod cluster;
 mod cgroups;
+pub(crate) mod cluster;
 mod host;
 mod kernel;
 pub(crate) mod leftovers;

@@ -87,16 +87,6 @@ impl Run {
         self.output().is_ok_and(|output| output.status.success())
     }
 
-    /// Runs with this terminal as its own.
-    pub(crate) fn inherit(mut self) -> Result<()> {
-        let line = self.line();
-        let status = self.command.status().with_context(|| format!("cannot start `{line}`"))?;
-        if !status.success() {
-            bail!("`{line}` failed ({status})");
-        }
-        Ok(())
-    }
-
     /// Runs and calls back with each line of stderr as it comes.
     pub(crate) fn watch_stderr(mut self, mut each: impl FnMut(&str)) -> Result<()> {
         use std::io::BufRead;

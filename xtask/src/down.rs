@@ -70,7 +70,12 @@ fn stop_pods(stage: &Stage) -> Result<String> {
         return Ok("containerd is not running".to_owned());
     }
     let ids = |words: &[&str]| -> Result<Vec<String>> {
-        Ok(containerd::ctr(words)?.lines().map(str::trim).filter(|id| !id.is_empty()).map(str::to_owned).collect())
+        Ok(containerd::ctr(words)?
+            .lines()
+            .map(str::trim)
+            .filter(|id| !id.is_empty())
+            .map(str::to_owned)
+            .collect())
     };
     let tasks = ids(&["tasks", "ls", "-q"])?;
     stage.busy(&format!("ending {} containers", tasks.len()));
@@ -79,8 +84,11 @@ fn stop_pods(stage: &Stage) -> Result<String> {
         for id in &alive {
             // One that ended by itself in between cannot be signalled, and need not be.
             let words = ["tasks", "kill", "--signal", signal, id.as_str()];
-            let words: Vec<&str> =
-                if signal == "SIGKILL" { [&words[..2], &["--all"], &words[2..]].concat() } else { words.to_vec() };
+            let words: Vec<&str> = if signal == "SIGKILL" {
+                [&words[..2], &["--all"], &words[2..]].concat()
+            } else {
+                words.to_vec()
+            };
             drop(containerd::ctr(words));
         }
         let until = Instant::now() + patience;
@@ -174,7 +182,8 @@ fn remove_cgroups() -> Result<String> {
                         continue;
                     }
                     Err(error) => {
-                        return Err(error).with_context(|| format!("cannot remove the cgroup {}", dir.display()));
+                        return Err(error)
+                            .with_context(|| format!("cannot remove the cgroup {}", dir.display()));
                     }
                 }
                 break;
@@ -247,8 +256,7 @@ fn remove_cni_chains(program: &str) -> Result<()> {
         return Ok(());
     }
     for line in text.lines().filter(|line| {
-        line.starts_with("-A ")
-            && PORTMAP_CHAINS.iter().any(|chain| line.contains(&format!("-j {chain}")))
+        line.starts_with("-A ") && PORTMAP_CHAINS.iter().any(|chain| line.contains(&format!("-j {chain}")))
     }) {
         let words = split_words(line);
         let rest: Vec<&str> = words.iter().skip(1).map(String::as_str).collect();
@@ -365,10 +373,20 @@ mod tests {
 
     #[test]
     fn rules_are_split_as_a_shell_would() {
-        let line = r#"-A CNI-HOSTPORT-DNAT -m comment --comment "dnat name: \"keelson\" id: \"1\"" -j CNI-DN-1"#;
+        let line =
+            r#"-A CNI-HOSTPORT-DNAT -m comment --comment "dnat name: \"keelson\" id: \"1\"" -j CNI-DN-1"#;
         assert_eq!(
             split_words(line),
-            ["-A", "CNI-HOSTPORT-DNAT", "-m", "comment", "--comment", "dnat name: \"keelson\" id: \"1\"", "-j", "CNI-DN-1"]
+            [
+                "-A",
+                "CNI-HOSTPORT-DNAT",
+                "-m",
+                "comment",
+                "--comment",
+                "dnat name: \"keelson\" id: \"1\"",
+                "-j",
+                "CNI-DN-1"
+            ]
         );
     }
 

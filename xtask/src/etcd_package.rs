@@ -83,7 +83,9 @@ fn fetch(kept: &Path) -> Result<()> {
         "APT::Sandbox::User=root".to_owned(),
     ];
     let apt = || {
-        options.iter().fold(run("apt-get").arg("-q").dir(dir), |command, option| command.arg("-o").arg(option))
+        options
+            .iter()
+            .fold(run("apt-get").arg("-q").dir(dir), |command, option| command.arg("-o").arg(option))
     };
     apt().arg("update").ok()?;
     apt().args(["download", "etcd-server"]).ok()?;
@@ -110,7 +112,11 @@ fn mirrors() -> Vec<String> {
     if let Ok(dir) = std::fs::read_dir("/etc/apt/sources.list.d") {
         files.extend(dir.flatten().map(|entry| entry.path()));
     }
-    files.iter().filter_map(|file| std::fs::read_to_string(file).ok()).flat_map(|text| mirrors_in(&text)).collect()
+    files
+        .iter()
+        .filter_map(|file| std::fs::read_to_string(file).ok())
+        .flat_map(|text| mirrors_in(&text))
+        .collect()
 }
 
 fn mirrors_in(text: &str) -> Vec<String> {

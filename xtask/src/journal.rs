@@ -49,7 +49,9 @@ impl Journal {
 
     fn open_at(path: &Path) -> Result<Journal> {
         let entries = match std::fs::read(path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))?,
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))?
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
@@ -96,7 +98,8 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> Result<(
     use std::os::unix::fs::PermissionsExt;
     let dir = path.parent().context("a file needs a directory")?;
     std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    let mut file = tempfile::NamedTempFile::new_in(dir).with_context(|| format!("cannot write in {}", dir.display()))?;
+    let mut file =
+        tempfile::NamedTempFile::new_in(dir).with_context(|| format!("cannot write in {}", dir.display()))?;
     file.write_all(bytes)?;
     file.as_file().set_permissions(std::fs::Permissions::from_mode(mode))?;
     file.as_file().sync_all()?;
@@ -124,7 +127,8 @@ mod tests {
     fn first_value_is_kept_and_an_undone_journal_vanishes() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state/journal.json");
-        let sysctl = |before: &str| Entry::Sysctl { key: "net.ipv4.ip_forward".into(), before: before.into() };
+        let sysctl =
+            |before: &str| Entry::Sysctl { key: "net.ipv4.ip_forward".into(), before: before.into() };
         let mut journal = Journal::open_at(&path).unwrap();
         journal.record(sysctl("0")).unwrap();
         journal.record(sysctl("1")).unwrap();

@@ -42,7 +42,8 @@ pub(crate) const CONTEXT: &str = "keelson";
 /// The root of the source tree.
 pub(crate) fn workspace() -> PathBuf {
     // Cargo sets the variable when it runs this program; the constant serves a binary started by hand.
-    let manifest = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").to_owned());
+    let manifest =
+        std::env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").to_owned());
     let manifest = PathBuf::from(manifest);
     manifest.parent().map_or(manifest.clone(), Path::to_path_buf)
 }

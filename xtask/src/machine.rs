@@ -47,7 +47,9 @@ fn default_address() -> Result<Ipv4Addr> {
     parse_default_route(&routes)
         .and_then(|(device, source)| match source {
             Some(ip) => Ok(ip),
-            None => parse_address(&run("ip").args(["-4", "-json", "address", "show", "dev", &device]).stdout()?),
+            None => {
+                parse_address(&run("ip").args(["-4", "-json", "address", "show", "dev", &device]).stdout()?)
+            }
         })
         .remedy("give the node's address with --node-ip")
 }
@@ -62,7 +64,8 @@ fn parse_default_route(json: &str) -> Result<(String, Option<Ipv4Addr>)> {
 }
 
 fn parse_address(json: &str) -> Result<Ipv4Addr> {
-    let links: serde_json::Value = serde_json::from_str(json).context("`ip -json address` printed no JSON")?;
+    let links: serde_json::Value =
+        serde_json::from_str(json).context("`ip -json address` printed no JSON")?;
     links
         .as_array()
         .into_iter()

@@ -19,6 +19,9 @@ const AT_LEAST: &[(&str, u64)] = &[
     ("fs.inotify.max_user_watches", 524_288),
 ];
 
+/// Parameters that the node's daemons switch on themselves; noted here so that `down` switches them back.
+const BY_DAEMONS: &[&str] = &["net.ipv6.conf.all.forwarding", "net.bridge.bridge-nf-call-ip6tables"];
+
 fn sysctl_path(key: &str) -> PathBuf {
     PathBuf::from(format!("/proc/sys/{}", key.replace('.', "/")))
 }
@@ -39,10 +42,9 @@ pub(crate) fn set_kernel_parameters(stage: &Stage) -> Result<String> {
     let mut journal = Journal::open()?;
     if !sysctl_path("net.bridge.bridge-nf-call-iptables").exists() {
         stage.busy("loading br_netfilter");
-        run("modprobe")
-            .arg("br_netfilter")
-            .ok()
-            .remedy("the kernel needs CONFIG_BRIDGE_NETFILTER; install your distribution's full kernel package")?;
+        run("modprobe").arg("br_netfilter").ok().remedy(
+            "the kernel needs CONFIG_BRIDGE_NETFILTER; install your distribution's full kernel package",
+        )?;
     }
     let mut changed = 0;
     for (key, least) in AT_LEAST {
@@ -53,6 +55,12 @@ pub(crate) fn set_kernel_parameters(stage: &Stage) -> Result<String> {
         journal.record(Entry::Sysctl { key: (*key).to_owned(), before })?;
         write_sysctl(key, &least.to_string())?;
         changed += 1;
+    }
+    for key in BY_DAEMONS {
+        // Not there where the kernel has no IPv6.
+        if let Ok(before) = read_sysctl(key) {
+            journal.record(Entry::Sysctl { key: (*key).to_owned(), before })?;
+        }
     }
     Ok(if changed == 0 { "as needed".to_owned() } else { format!("{changed} set") })
 }
@@ -94,8 +102,9 @@ pub(crate) fn add_routes(node: &Node) -> Result<String> {
         }
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         if !said.contains("File exists") {
-            return Err(anyhow::anyhow!("`ip route add {}`: {}", words.join(" "), said.trim()))
-                .remedy("see `ip route show table all` for a route that collides with the cluster's networks");
+            return Err(anyhow::anyhow!("`ip route add {}`: {}", words.join(" "), said.trim())).remedy(
+                "see `ip route show table all` for a route that collides with the cluster's networks",
+            );
         }
     }
     Ok(if added == 0 { "as needed".to_owned() } else { format!("{added} added") })

@@ -37,13 +37,18 @@ pub(crate) const NODE: &[Need] = &[
     need("containerd", || programs(&["containerd", "ctr", "containerd-shim-runc-v2"])),
     need("runc", || programs(&["runc"])),
     need("containernetworking-plugins", || {
-        ["bridge", "host-local", "portmap", "loopback"].iter().all(|p| Path::new(layout::CNI_BIN).join(p).is_file())
+        ["bridge", "host-local", "portmap", "loopback"]
+            .iter()
+            .all(|p| Path::new(layout::CNI_BIN).join(p).is_file())
     }),
     need("nftables", || programs(&["nft"])),
     need("iproute2", || programs(&["ip"])),
     need("iptables", || programs(&["iptables"])),
     need("conntrack", || programs(&["conntrack"])),
-    need("kmod", || programs(&["modprobe"])),
+    // Only where a module has to be loaded.
+    need("kmod", || {
+        programs(&["modprobe"]) || Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables").exists()
+    }),
     need("mount", || programs(&["mount", "umount"])),
     need("busybox-static", || static_busybox().is_some()),
     need("ca-certificates", || Path::new("/etc/ssl/certs/ca-certificates.crt").is_file()),
@@ -57,6 +62,9 @@ pub(crate) const BUILD: &[Need] = &[
     need("protobuf-compiler", || programs(&["protoc"])),
     need("libprotobuf-dev", || Path::new("/usr/include/google/protobuf/any.proto").is_file()),
 ];
+
+/// What the tests need on top.
+pub(crate) const TEST: &[Need] = &[need("curl", || programs(&["curl"])), need("git", || programs(&["git"]))];
 
 /// Installs what is missing, and says what that was.
 pub(crate) fn install(stage: &Stage, needs: &[&[Need]]) -> Result<String> {
@@ -117,7 +125,9 @@ impl ServiceHold {
 
 impl Drop for ServiceHold {
     fn drop(&mut self) {
-        if self.ours && let Err(error) = std::fs::remove_file(POLICY) {
+        if self.ours
+            && let Err(error) = std::fs::remove_file(POLICY)
+        {
             eprintln!("cannot remove {POLICY}: {error}: remove it by hand, or no package starts its service");
         }
     }

@@ -51,7 +51,16 @@ pub(crate) fn run(stage: &Stage, node: &Node) -> Result<String> {
 }
 
 fn clean() -> Result<()> {
-    kubectl(&["delete", "pod,service", NAME, "--namespace", "default", "--ignore-not-found", "--grace-period=1"]).ok()
+    kubectl(&[
+        "delete",
+        "pod,service",
+        NAME,
+        "--namespace",
+        "default",
+        "--ignore-not-found",
+        "--grace-period=1",
+    ])
+    .ok()
 }
 
 fn check(stage: &Stage, node: &Node) -> Result<String> {
@@ -59,7 +68,11 @@ fn check(stage: &Stage, node: &Node) -> Result<String> {
     // The namespace's service account may still be on its way.
     wait_for("creating the pod of the self-check", Duration::from_secs(30), || {
         let output = kubectl(&["apply", "--namespace", "default", "-f", "-"]).input(objects()).output()?;
-        Ok(if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()) })
+        Ok(if output.status.success() {
+            Ok(())
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+        })
     })?;
     stage.busy("waiting for the pod");
     wait_for("the pod of the self-check", Duration::from_secs(60), || {
@@ -71,8 +84,10 @@ fn check(stage: &Stage, node: &Node) -> Result<String> {
     })?;
     let ready = begun.elapsed();
     let service = kubectl::json(&["get", "service", NAME, "--namespace", "default"])?;
-    let cluster_ip: Ipv4Addr =
-        service["spec"]["clusterIP"].as_str().and_then(|ip| ip.parse().ok()).context("the Service has no clusterIP")?;
+    let cluster_ip: Ipv4Addr = service["spec"]["clusterIP"]
+        .as_str()
+        .and_then(|ip| ip.parse().ok())
+        .context("the Service has no clusterIP")?;
     let node_port = service["spec"]["ports"][0]["nodePort"]
         .as_u64()
         .and_then(|port| u16::try_from(port).ok())

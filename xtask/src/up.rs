@@ -67,9 +67,8 @@ pub(crate) fn run(args: &UpArgs) -> Result<()> {
         let removed = images::remove_old(&all)?;
         Ok(if removed == 0 { String::new() } else { format!("{removed} removed") })
     })?;
-    let files = stages.run("kubeconfig", |_| {
-        context::merge(&format!("https://{}:{}", node.ip, layout::APISERVER_PORT))
-    })?;
+    let files = stages
+        .run("kubeconfig", |_| context::merge(&format!("https://{}:{}", node.ip, layout::APISERVER_PORT)))?;
     let total = stages.elapsed();
     println!(
         "Ready in {:.1} s, {:.1} s of them after the build\n",
@@ -120,7 +119,18 @@ fn values(node: &Node, placeholders: std::collections::BTreeMap<&'static str, St
 /// Changes when a certificate that a static pod holds does: those pods read them at their start.
 fn pki_hash() -> Result<String> {
     let mut bytes = Vec::new();
-    for file in ["pki/ca.crt", "pki/sa.pub", "pki/apiserver.crt", "pki/apiserver-kubelet-client.crt", "pki/apiserver-etcd-client.crt", "pki/etcd/ca.crt", "pki/etcd/server.crt", "pki/etcd/peer.crt", "controller-manager.conf", "scheduler.conf"] {
+    for file in [
+        "pki/ca.crt",
+        "pki/sa.pub",
+        "pki/apiserver.crt",
+        "pki/apiserver-kubelet-client.crt",
+        "pki/apiserver-etcd-client.crt",
+        "pki/etcd/ca.crt",
+        "pki/etcd/server.crt",
+        "pki/etcd/peer.crt",
+        "controller-manager.conf",
+        "scheduler.conf",
+    ] {
         let path = Path::new(layout::KUBERNETES).join(file);
         bytes.extend(std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
     }
@@ -171,7 +181,9 @@ fn start_kubelet(node: &Node, bin: &Path, values: &Values) -> Result<String> {
     let started = services::ensure(&service)?;
     wait_for("the kubelet's health port", Duration::from_secs(20), || {
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], 10248));
-        Ok(std::net::TcpStream::connect_timeout(&address, Duration::from_secs(1)).map(drop).map_err(|e| e.to_string()))
+        Ok(std::net::TcpStream::connect_timeout(&address, Duration::from_secs(1))
+            .map(drop)
+            .map_err(|e| e.to_string()))
     })
     .remedy(format!("look at {}", services::logs_of("kubelet")))?;
     Ok(match started {
@@ -201,7 +213,11 @@ fn wait_for_apiserver(stage: &Stage, node: &Node) -> Result<String> {
     stage.busy("waiting for the node to register");
     wait_for(&format!("node {}", node.name), Duration::from_secs(60), || {
         let output = kubectl(&["get", "node", &node.name, "-o", "name"]).output()?;
-        Ok(if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()) })
+        Ok(if output.status.success() {
+            Ok(())
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+        })
     })
     .remedy(format!("look at {}", services::logs_of("kubelet")))?;
     Ok(format!("https://{}:{}", node.ip, layout::APISERVER_PORT))
@@ -269,7 +285,10 @@ fn report(files: &str) -> Result<()> {
     }
     let default = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".kube/config"));
     if default.is_some_and(|path| path == Path::new(files)) {
-        println!("kubectl's current context is now `{}`; elsewhere: export KUBECONFIG={files}", layout::CONTEXT);
+        println!(
+            "kubectl's current context is now `{}`; elsewhere: export KUBECONFIG={files}",
+            layout::CONTEXT
+        );
     } else {
         println!("export KUBECONFIG={files}");
     }

@@ -35,7 +35,11 @@ fn judge(version: &str, controllers: &[&str], cgroups: &str) -> Check {
             "mount -t cgroup2 none /sys/fs/cgroup",
         );
     }
-    Check::fail("cgroups", found, "mount the missing controllers below /sys/fs/cgroup, or boot with cgroup v2")
+    Check::fail(
+        "cgroups",
+        found,
+        "mount the missing controllers below /sys/fs/cgroup, or boot with cgroup v2",
+    )
 }
 
 /// Whether /proc/cgroups lists the controller as switched off on the kernel's command line.
@@ -47,9 +51,13 @@ fn is_disabled(cgroups: &str, name: &str) -> bool {
 
 /// On a Raspberry Pi the switch stands in one of two files.
 fn memory_remedy() -> String {
-    let file = ["/boot/firmware/cmdline.txt", "/boot/cmdline.txt"].into_iter().find(|file| Path::new(file).is_file());
+    let file = ["/boot/firmware/cmdline.txt", "/boot/cmdline.txt"]
+        .into_iter()
+        .find(|file| Path::new(file).is_file());
     match file {
-        Some(file) => format!("add `cgroup_enable=memory cgroup_memory=1` to the one line of {file} and reboot"),
+        Some(file) => {
+            format!("add `cgroup_enable=memory cgroup_memory=1` to the one line of {file} and reboot")
+        }
         None => "boot with `cgroup_enable=memory` on the kernel's command line (GRUB_CMDLINE_LINUX in \
                  /etc/default/grub, then `update-grub` and reboot)"
             .to_owned(),

@@ -34,13 +34,20 @@ fn processes() -> Vec<Check> {
         checks.push(if services::is_running(name) {
             Check::ok(name, "running")
         } else {
-            Check::fail(name, "not running", format!("`cargo xtask up`; its log: {}", services::logs_of(name)))
+            Check::fail(
+                name,
+                "not running",
+                format!("`cargo xtask up`; its log: {}", services::logs_of(name)),
+            )
         });
     }
     // What each says of itself on its health port, on loopback.
-    for (name, port, tls) in
-        [("kubelet health", 10248, false), ("kube-controller-manager", 10257, true), ("kube-scheduler", 10259, true), ("kube-proxy", 10256, false)]
-    {
+    for (name, port, tls) in [
+        ("kubelet health", 10248, false),
+        ("kube-controller-manager", 10257, true),
+        ("kube-scheduler", 10259, true),
+        ("kube-proxy", 10256, false),
+    ] {
         let listening = std::net::TcpStream::connect_timeout(
             &std::net::SocketAddr::from(([127, 0, 0, 1], port)),
             std::time::Duration::from_secs(1),
@@ -51,7 +58,10 @@ fn processes() -> Vec<Check> {
             Err(error) => Check::fail(
                 name,
                 format!("{scheme}://127.0.0.1:{port}/healthz: {error}"),
-                format!("look at its log: /var/log/pods/kube-system_{name}*, or {}", services::logs_of("kubelet")),
+                format!(
+                    "look at its log: /var/log/pods/kube-system_{name}*, or {}",
+                    services::logs_of("kubelet")
+                ),
             ),
         });
     }
@@ -102,7 +112,11 @@ fn objects() -> Vec<Check> {
                 checks.push(Check::ok("pods", format!("all {count} ready or done")));
             }
             for line in unready {
-                checks.push(Check::warn("pods", line, "see `kubectl describe pod` and `kubectl logs` for it"));
+                checks.push(Check::warn(
+                    "pods",
+                    line,
+                    "see `kubectl describe pod` and `kubectl logs` for it",
+                ));
             }
         }
     }
@@ -156,9 +170,14 @@ fn certificates(now: SystemTime) -> Vec<Check> {
         }
     }
     if all.is_empty() && Path::new(layout::KUBERNETES).exists() {
-        checks.push(Check::fail("certificates", format!("none in {}", layout::PKI), "`cargo xtask up` issues them"));
+        checks.push(Check::fail(
+            "certificates",
+            format!("none in {}", layout::PKI),
+            "`cargo xtask up` issues them",
+        ));
     } else if checks.is_empty() {
-        checks.push(Check::ok("certificates", format!("{} files, the first ends in {least} days", all.len())));
+        checks
+            .push(Check::ok("certificates", format!("{} files, the first ends in {least} days", all.len())));
     }
     checks
 }

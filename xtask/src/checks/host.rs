@@ -16,7 +16,11 @@ pub(super) fn identity() -> Vec<Check> {
     });
     let os = machine::os_release();
     let name = os.get("PRETTY_NAME").cloned().unwrap_or_else(|| "unknown".to_owned());
-    let family = format!("{} {}", os.get("ID").cloned().unwrap_or_default(), os.get("ID_LIKE").cloned().unwrap_or_default());
+    let family = format!(
+        "{} {}",
+        os.get("ID").cloned().unwrap_or_default(),
+        os.get("ID_LIKE").cloned().unwrap_or_default()
+    );
     let init = if machine::has_systemd() { "systemd" } else { "no systemd" };
     checks.push(if family.contains("debian") || family.contains("ubuntu") {
         Check::ok("system", format!("{name}, {init}"))
@@ -73,7 +77,9 @@ pub(super) fn resources() -> Vec<Check> {
         )),
     }
     let limit = |name: &str| {
-        std::fs::read_to_string(format!("/proc/sys/fs/inotify/{name}")).ok().and_then(|t| t.trim().parse::<u64>().ok())
+        std::fs::read_to_string(format!("/proc/sys/fs/inotify/{name}"))
+            .ok()
+            .and_then(|t| t.trim().parse::<u64>().ok())
     };
     if let (Some(watches), Some(instances)) = (limit("max_user_watches"), limit("max_user_instances")) {
         // `up` raises them; they are shown because other tools run into them too.

@@ -13,7 +13,7 @@ const RULES: &str = "table ip check {
   map m { type ipv4_addr . inet_proto . inet_service : verdict; }
   chain n { type nat hook prerouting priority dstnat; ip daddr 192.0.2.1 tcp dport 80 dnat to 192.0.2.2:80; }
   chain p { type nat hook postrouting priority srcnat; ip saddr 192.0.2.0/24 masquerade; }
-  chain f { type filter hook forward priority 0; ct state new numgen random mod 2 vmap { 0 : accept, 1 : accept } }
+  chain f { type filter hook forward priority 0; ct state new numgen random mod 2 vmap { 0 : accept, 1 : accept }; }
   chain r { type filter hook output priority 0; ip daddr . meta l4proto . th dport @s reject; }
 }";
 
@@ -33,7 +33,8 @@ pub(super) fn features() -> Vec<Check> {
              put the directory on ext4 or xfs",
         ),
     });
-    let full_kernel = "install your distribution's full kernel package (cloud and minimal kernels leave modules out)";
+    let full_kernel =
+        "install your distribution's full kernel package (cloud and minimal kernels leave modules out)";
     if which("ip").is_some() {
         for (name, script) in [
             ("bridge", "ip link add check0 type bridge"),

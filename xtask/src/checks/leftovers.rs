@@ -10,10 +10,14 @@ use crate::services;
 use std::path::{Path, PathBuf};
 
 /// nftables tables of the cluster: kube-proxy's and the pod network's, as (family, name).
-pub(crate) const TABLES: [(&str, &str); 4] =
-    [("ip", "kube-proxy"), ("ip6", "kube-proxy"), ("ip", "pod-network"), ("inet", "pod-network")];
+pub(crate) const TABLES: [(&str, &str); 4] = [
+    ("ip", "kube-proxy"),
+    ("ip6", "kube-proxy"),
+    ("ip", "keelson-pod-network"),
+    ("ip6", "keelson-pod-network"),
+];
 
-/// Name of the CNI network that the pod-network daemon writes, and of the bridge it asks for.
+/// Name of the CNI network that the pod-network daemon writes, and of the bridge that its manifest names.
 pub(crate) const CNI_NETWORK: &str = "keelson";
 pub(crate) const BRIDGE: &str = "keelson0";
 
@@ -154,7 +158,9 @@ fn earlier_cni_configuration() -> Option<PathBuf> {
         .flatten()
         .flatten()
         .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|e| ["conf", "conflist", "json"].iter().any(|known| e == *known)))
+        .filter(|path| {
+            path.extension().is_some_and(|e| ["conf", "conflist", "json"].iter().any(|known| e == *known))
+        })
         .collect();
     files.sort();
     files.into_iter().next().filter(|first| {

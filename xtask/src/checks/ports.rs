@@ -75,11 +75,14 @@ fn listening(table: &str) -> Vec<(u16, u64)> {
 fn owners(inodes: &BTreeSet<u64>) -> BTreeMap<u64, i32> {
     let mut found = BTreeMap::new();
     for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
         for fd in std::fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten() {
             let Ok(target) = std::fs::read_link(fd.path()) else { continue };
             let text = target.to_string_lossy();
-            let inode = text.strip_prefix("socket:[").and_then(|t| t.strip_suffix(']')).and_then(|t| t.parse().ok());
+            let inode =
+                text.strip_prefix("socket:[").and_then(|t| t.strip_suffix(']')).and_then(|t| t.parse().ok());
             if let Some(inode) = inode.filter(|inode| inodes.contains(inode)) {
                 found.entry(inode).or_insert(pid);
             }
@@ -92,7 +95,8 @@ fn owners(inodes: &BTreeSet<u64>) -> BTreeMap<u64, i32> {
 fn is_ours(pid: i32) -> bool {
     let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     cgroups.contains("kubepods")
-        || supervise::child_pid(Path::new(layout::RUN), "kubelet").is_some_and(|kubelet| kubelet.as_raw() == pid)
+        || supervise::child_pid(Path::new(layout::RUN), "kubelet")
+            .is_some_and(|kubelet| kubelet.as_raw() == pid)
         || cgroups.contains("/kubelet.service")
 }
 

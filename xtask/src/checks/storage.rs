@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 /// Room and speed of the disks.
 pub(super) fn disks() -> Vec<Check> {
     let mut checks = Vec::new();
-    for (name, path, least) in [("disk of etcd", layout::ETCD_DATA, 2), ("disk of images", layout::STATE, 3)] {
+    for (name, path, least) in [("disk of etcd", layout::ETCD_DATA, 2), ("disk of images", layout::STATE, 3)]
+    {
         match room(nearest(Path::new(path))) {
             Ok(gib) if gib < least => checks.push(Check::fail(
                 name,
@@ -35,13 +36,15 @@ fn nearest(path: &Path) -> &Path {
 }
 
 fn room(path: &Path) -> Result<u64> {
-    let stat = nix::sys::statvfs::statvfs(path).with_context(|| format!("cannot ask for room at {}", path.display()))?;
+    let stat = nix::sys::statvfs::statvfs(path)
+        .with_context(|| format!("cannot ask for room at {}", path.display()))?;
     Ok(stat.blocks_available() * stat.fragment_size() / (1 << 30))
 }
 
 /// Times of writes as etcd's log makes them: a few KiB appended, then fdatasync.
 fn sync_times(dir: &Path, count: usize) -> Result<Vec<Duration>> {
-    let mut file = tempfile::tempfile_in(dir).with_context(|| format!("cannot write in {}", dir.display()))?;
+    let mut file =
+        tempfile::tempfile_in(dir).with_context(|| format!("cannot write in {}", dir.display()))?;
     let block = [0_u8; 2300];
     let mut times = Vec::with_capacity(count);
     let until = Instant::now() + Duration::from_secs(3);

@@ -50,7 +50,8 @@ fn ask(program: &Path, words: &[&str]) -> Option<Version> {
 /// The first word that looks like a version.
 fn find_version(text: &str) -> Option<Version> {
     text.split_whitespace().find_map(|word| {
-        let mut numbers = word.trim_start_matches('v').split(['.', '-', '~', '+']).map_while(|n| n.parse::<u32>().ok());
+        let mut numbers =
+            word.trim_start_matches('v').split(['.', '-', '~', '+']).map_while(|n| n.parse::<u32>().ok());
         Some(Version { text: word.to_owned(), numbers: (numbers.next()?, numbers.next()?) })
     })
 }

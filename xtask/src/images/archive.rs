@@ -124,8 +124,12 @@ impl Layer {
                     let size = file.metadata()?.len();
                     header.set_entry_type(tar::EntryType::Regular);
                     header.set_size(size);
-                    tar.append_data(&mut header, &item.path, io::BufReader::with_capacity(1 << 20, file.take(size)))
-                        .with_context(|| format!("cannot pack {}", source.display()))?;
+                    tar.append_data(
+                        &mut header,
+                        &item.path,
+                        io::BufReader::with_capacity(1 << 20, file.take(size)),
+                    )
+                    .with_context(|| format!("cannot pack {}", source.display()))?;
                 }
                 Content::Text(text) => {
                     header.set_entry_type(tar::EntryType::Regular);
@@ -229,7 +233,8 @@ pub(crate) fn write(images: &[(String, &Packed)], out: impl Write) -> Result<()>
                 let (reader, writer) = io::pipe()?;
                 // The layer is produced while the archive takes it in: neither is ever held whole in memory.
                 std::thread::scope(|scope| -> Result<()> {
-                    let producer = scope.spawn(move || layer.write(&mut io::BufWriter::with_capacity(1 << 20, writer)));
+                    let producer =
+                        scope.spawn(move || layer.write(&mut io::BufWriter::with_capacity(1 << 20, writer)));
                     let taken = tar.append_data(&mut header, blob(&layer.digest), reader);
                     producer.join().map_err(|_| anyhow::anyhow!("packing a layer panicked"))??;
                     taken.context("cannot write a layer")
@@ -261,7 +266,8 @@ fn file_header(size: u64) -> tar::Header {
 }
 
 fn add(tar: &mut tar::Builder<impl Write>, path: &str, bytes: &[u8]) -> Result<()> {
-    tar.append_data(&mut file_header(bytes.len() as u64), path, bytes).with_context(|| format!("cannot write {path}"))
+    tar.append_data(&mut file_header(bytes.len() as u64), path, bytes)
+        .with_context(|| format!("cannot write {path}"))
 }
 
 #[cfg(test)]
@@ -279,7 +285,8 @@ mod tests {
         let two = pack(vec![base, Layer::new([text("a", "2")]).unwrap()], &Start::default()).unwrap();
         assert_ne!(one.digest, two.digest);
         let mut bytes = Vec::new();
-        write(&[("keelson.local/one:v1".into(), &one), ("keelson.local/two:v1".into(), &two)], &mut bytes).unwrap();
+        write(&[("keelson.local/one:v1".into(), &one), ("keelson.local/two:v1".into(), &two)], &mut bytes)
+            .unwrap();
         let mut blobs = 0;
         let mut index = String::new();
         for entry in tar::Archive::new(bytes.as_slice()).entries().unwrap() {
@@ -303,6 +310,9 @@ mod tests {
     fn same_content_has_the_same_digest() {
         let layer = || Layer::new([text("usr/bin/a", "1"), text("b", "2")]).unwrap();
         assert_eq!(layer().digest, layer().digest);
-        assert_eq!(layer().items.iter().map(|i| i.path.as_str()).collect::<Vec<_>>(), ["b", "usr", "usr/bin", "usr/bin/a"]);
+        assert_eq!(
+            layer().items.iter().map(|i| i.path.as_str()).collect::<Vec<_>>(),
+            ["b", "usr", "usr/bin", "usr/bin/a"]
+        );
     }
 }

@@ -45,7 +45,10 @@ fn file(path: &str, source: &Path) -> Item {
 fn base_items() -> Vec<Item> {
     let text = |path: &str, text: &str| item(path, 0o644, Content::Text(text.to_owned()));
     vec![
-        text("etc/passwd", "root:x:0:0:root:/root:/sbin/nologin\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n"),
+        text(
+            "etc/passwd",
+            "root:x:0:0:root:/root:/sbin/nologin\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n",
+        ),
         text("etc/group", "root:x:0:\nnogroup:x:65534:\n"),
         text("etc/nsswitch.conf", "hosts: files dns\n"),
         item("tmp", 0o1777, Content::Directory),
@@ -74,7 +77,10 @@ fn program_layers(programs: &[(&str, &Path)], extra: Vec<Item>) -> Result<Vec<La
     let mut layers = Vec::new();
     if !libraries.is_empty() {
         // All of libc's parts whatever the program asks for, so that the layer is the same everywhere.
-        let dir = libraries.iter().find(|p| p.file_name().is_some_and(|n| n == "libc.so.6")).and_then(|p| p.parent());
+        let dir = libraries
+            .iter()
+            .find(|p| p.file_name().is_some_and(|n| n == "libc.so.6"))
+            .and_then(|p| p.parent());
         let mut libc: Vec<PathBuf> = libraries.iter().filter(|path| is_libc(path)).cloned().collect();
         for name in ["libm.so.6", "libgcc_s.so.1"] {
             libc.extend(dir.map(|dir| dir.join(name)).filter(|path| path.is_file()));
@@ -132,7 +138,11 @@ fn busybox() -> Result<Image> {
         items.push(item(path, 0o777, Content::Link(target.to_owned())));
     }
     let start = Start { cmd: words(&["sh"]), env: words(&[PATH_ENV]), ..Start::default() };
-    Ok(Image { name: "busybox", fixed_tag: Some("stable".to_owned()), packed: pack(vec![Layer::new(items)?], &start)? })
+    Ok(Image {
+        name: "busybox",
+        fixed_tag: Some("stable".to_owned()),
+        packed: pack(vec![Layer::new(items)?], &start)?,
+    })
 }
 
 /// The example's web server, in two versions, so that there is something to roll out.
