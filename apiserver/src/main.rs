@@ -1,2 +1,25 @@
-//! Entry point.
-fn main() {}
+//! kube-apiserver's process.
+//!
+//! By hand, with nothing but etcd (certificates as `docs/running-by-hand.md` says):
+//!
+//! ```text
+//! kube-apiserver --etcd-servers=http://127.0.0.1:2379 --secure-port=6443 --cert-dir=/tmp/keelson \
+//!     --client-ca-file=ca.crt --tls-cert-file=apiserver.crt --tls-private-key-file=apiserver.key
+//! kubectl --server=https://127.0.0.1:6443 --certificate-authority=ca.crt \
+//!     --client-certificate=admin.crt --client-key=admin.key get namespaces
+//! ```
+
+use std::process::ExitCode;
+
+use component_base::cli::{self, Component};
+use kube_apiserver::config::{Args, Config};
+
+/// Threads that serve requests.
+const WORKERS: usize = 4;
+
+fn main() -> ExitCode {
+    let component = Component::new("kube-apiserver")
+        .about("The Kubernetes API server: validates and stores objects, and serves them to everybody.")
+        .workers(std::thread::available_parallelism().map_or(WORKERS, |cores| cores.get().min(WORKERS)));
+    cli::main(component, |args: Args| Config::new(args), |config, shutdown| kube_apiserver::run(config, shutdown))
+}

@@ -18,6 +18,7 @@ use crate::storage::{Freshness, ListQuery, Page, Storage, StorageError, Stored, 
 
 mod create;
 mod delete;
+mod lookup;
 mod metadata;
 mod update;
 

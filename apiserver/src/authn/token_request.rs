@@ -288,7 +288,7 @@ impl Handler for TokenRequests {
                 old_object: None,
                 dry_run: false,
             };
-            let admission = &api.admission;
+            let admission = api.store.admission();
             admission.admit(&mut attributes).await?;
             admission.validate(&attributes).await?;
             exchange::created(&endpoint.issue(&ctx, &account, wanted).await?)

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
+use component_base::metrics::Registry;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
@@ -33,7 +33,7 @@ impl Default for StorageMetrics {
 }
 
 impl StorageMetrics {
-    pub fn register(&self, registry: &mut Registry) {
+    pub fn register(&self, registry: &Registry) {
         registry.register(
             "etcd_request_duration_seconds",
             "Latency of requests to etcd, by operation and by type of object",

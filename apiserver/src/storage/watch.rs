@@ -38,14 +38,20 @@ impl Watch {
         self.revision
     }
 
+    /// An event that is here already.
+    pub fn pending(&mut self) -> Option<WatchEvent> {
+        let event = self.pending.pop_front()?;
+        match &event {
+            WatchEvent::Put { stored, .. } | WatchEvent::Deleted { stored } => self.revision = stored.revision,
+            WatchEvent::Progress(revision) => self.revision = *revision,
+        }
+        Some(event)
+    }
+
     /// The next event. An error ends the watch. Cancel safe.
     pub async fn next(&mut self) -> Result<WatchEvent, StorageError> {
         loop {
-            if let Some(event) = self.pending.pop_front() {
-                match &event {
-                    WatchEvent::Put { stored, .. } | WatchEvent::Deleted { stored } => self.revision = stored.revision,
-                    WatchEvent::Progress(revision) => self.revision = *revision,
-                }
+            if let Some(event) = self.pending() {
                 return Ok(event);
             }
             let Some(response) = self.stream.message().await? else {
