@@ -32,7 +32,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 pub use changes::{Change, Changes};
-pub use store::Store;
+pub use store::{IndexValues, Store};
 
 use crate::Shutdown;
 use cache::Cache;

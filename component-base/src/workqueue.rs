@@ -9,6 +9,8 @@
 mod limiter;
 mod metrics;
 mod state;
+#[cfg(test)]
+mod tests;
 mod workers;
 
 use std::{fmt, fmt::Debug, hash::Hash, sync::Arc, time::Duration};

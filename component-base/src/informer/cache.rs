@@ -205,3 +205,6 @@ impl<K> Index<K> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

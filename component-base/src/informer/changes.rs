@@ -58,6 +58,7 @@ impl<K> Change<K> {
 
     /// The version now, if there is one.
     #[must_use]
+    #[expect(clippy::new_ret_no_self, reason = "the pair of `old`, not a constructor")]
     pub fn new(&self) -> Option<&Arc<K>> {
         match self {
             Self::Updated { new, .. } | Self::Added(new) => Some(new),

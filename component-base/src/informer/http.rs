@@ -271,3 +271,6 @@ fn skip<K: Object>(object: &RawValue, problem: &str, malformed: &AtomicU64) {
         "object cannot be decoded and is left out"
     );
 }
+
+#[cfg(test)]
+mod tests;

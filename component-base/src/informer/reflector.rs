@@ -204,8 +204,12 @@ impl<K: Object> Reflector<K> {
                     }
                     Event::Error(_) => (None, None),
                 };
-                // A repeated event must not turn the watch back.
-                if let Some(version) = version.filter(|version| !is_earlier(version, last)) {
+                // A repeated event must neither turn the watch back nor bring back what is gone; whether a deletion
+                // is news, the cache can tell by the version it holds.
+                let repeated =
+                    version.as_ref().is_some_and(|version| version == last || is_earlier(version, last));
+                let effect = effect.filter(|effect| !repeated || matches!(effect, Effect::Delete(..)));
+                if let Some(version) = version.filter(|_| !repeated) {
                     *last = version;
                 }
                 step(effect, Next::Read, When::Now)
@@ -299,3 +303,6 @@ pub(super) fn is_older(a: &ObjectMeta, b: &ObjectMeta) -> bool {
 fn is_earlier(a: &str, b: &str) -> bool {
     matches!((a.parse::<u64>(), b.parse::<u64>()), (Ok(a), Ok(b)) if a < b)
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,9 @@ use apimachinery::meta::ObjectKey;
 
 use super::{Object, cache::Cache};
 
+/// The values under which an index files an object, as a plain function.
+pub type IndexValues<K> = fn(&K) -> Vec<String>;
+
 /// The objects an informer holds; clones share them. Reads never wait for the network.
 pub struct Store<K> {
     cache: Arc<Cache<K>>,
@@ -36,10 +39,7 @@ impl<K: Object> Store<K> {
 
     /// As [`Self::from_objects`], with the indexes that the informer would have.
     #[must_use]
-    pub fn from_objects_indexed(
-        objects: Vec<K>,
-        indexes: Vec<(&'static str, fn(&K) -> Vec<String>)>,
-    ) -> Self {
+    pub fn from_objects_indexed(objects: Vec<K>, indexes: Vec<(&'static str, IndexValues<K>)>) -> Self {
         let indexes = indexes.into_iter().map(|(name, values)| (name, Box::new(values) as _)).collect();
         let cache = Cache::new(indexes);
         cache.replace(objects);
