@@ -4,477 +4,280 @@
 //! *when* something must start or stop (that is `compute_actions`) and keeps no state besides image-pull back-off.
 //! Upstream's concept: `pkg/kubelet/kuberuntime`.
 
-use std::net::IpAddr;
-use std::path::PathBuf;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::node::v1::RuntimeClass;
+use proto::runtime_v1 as v1;
 
-use crate::events::Recorder;
-use crate::volumes::MountedVolumes;
+pub mod container;
+pub mod dns;
+mod hooks;
+pub mod hosts_file;
+mod kill;
+pub mod labels;
+pub mod log_files;
+pub mod mounts;
+mod observe;
+pub mod resources;
+pub mod sandbox;
+pub mod security;
+mod service_source;
+mod start;
+mod termination;
+mod types;
 
-/// Whether a sandbox can hold containers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SandboxState {
-    /// The sandbox's network and namespaces are up.
-    Ready,
-    /// The sandbox was stopped, or died.
-    NotReady,
-}
+pub use types::*;
 
-/// One sandbox of a pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SandboxStatus {
-    /// The runtime's id.
-    pub id: String,
-    /// Counts the sandboxes of one pod, from 0.
-    pub attempt: u32,
-    /// Ready or not.
-    pub state: SandboxState,
-    /// When the runtime created it.
-    pub created_at: Timestamp,
-    /// The pod's addresses (empty with host network, or before CNI answered).
-    pub ips: Vec<IpAddr>,
-    /// Whether the sandbox shares the node's network namespace.
-    pub host_network: bool,
-}
-
-/// CRI's container states.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ContainerState {
-    /// Created and never started.
-    Created,
-    /// Its process runs.
-    Running,
-    /// Its process ended.
-    Exited,
-    /// The runtime can't tell.
-    Unknown,
-}
-
-/// One container (one attempt of one name) of a pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RuntimeContainerStatus {
-    /// The runtime's id, without the `containerd://` scheme.
-    pub id: String,
-    /// The container's name in the pod spec.
-    pub name: String,
-    /// The sandbox it lives in.
-    pub sandbox_id: String,
-    /// The attempt number, which is the restart count the API shows.
-    pub restart_count: u32,
-    /// State.
-    pub state: ContainerState,
-    /// When the runtime created it.
-    pub created_at: Timestamp,
-    /// When its process started, if it ever did.
-    pub started_at: Option<Timestamp>,
-    /// When its process ended.
-    pub finished_at: Option<Timestamp>,
-    /// Meaningful in [`ContainerState::Exited`].
-    pub exit_code: i32,
-    /// The runtime's reason (`Completed`, `Error`, `OOMKilled`, `StartError`…).
-    pub reason: String,
-    /// The runtime's message, or the termination message (terminationMessagePath and its policy applied).
-    pub message: String,
-    /// The image as the user named it.
-    pub image: String,
-    /// The image's digest reference (`imageID` in the API).
-    pub image_id: String,
-    /// [`spec_hash`] of the container spec it was created from, from its annotation.
-    pub spec_hash: Option<String>,
-    /// Host path of its log.
-    pub log_path: PathBuf,
-}
-
-/// All that the runtime knows of one pod.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RuntimePodStatus {
-    /// The pod's uid (for a static pod: the hash given by the file source).
-    pub uid: String,
-    /// The pod's name.
-    pub name: String,
-    /// The pod's namespace.
-    pub namespace: String,
-    /// Newest first.
-    pub sandboxes: Vec<SandboxStatus>,
-    /// Newest first, all attempts that the runtime still remembers.
-    pub containers: Vec<RuntimeContainerStatus>,
-}
-
-impl RuntimePodStatus {
-    /// The newest container of that name.
-    #[must_use]
-    pub fn container(&self, name: &str) -> Option<&RuntimeContainerStatus> {
-        self.containers.iter().find(|c| c.name == name)
-    }
-
-    /// The pod's addresses: those of its newest sandbox, when that is ready.
-    #[must_use]
-    pub fn ips(&self) -> &[IpAddr] {
-        self.sandboxes.first().filter(|s| s.state == SandboxState::Ready).map_or(&[], |s| &s.ips)
-    }
-}
-
-/// A container in the cheap listing that PLEG compares.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ContainerSummary {
-    /// The runtime's id.
-    pub id: String,
-    /// The container's name in the pod spec.
-    pub name: String,
-    /// The sandbox it lives in.
-    pub sandbox_id: String,
-    /// The attempt number.
-    pub attempt: u32,
-    /// State.
-    pub state: ContainerState,
-    /// When the runtime created it.
-    pub created_at: Timestamp,
-}
-
-/// A sandbox in the cheap listing that PLEG compares.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SandboxSummary {
-    /// The runtime's id.
-    pub id: String,
-    /// The attempt number.
-    pub attempt: u32,
-    /// Ready or not.
-    pub state: SandboxState,
-    /// When the runtime created it.
-    pub created_at: Timestamp,
-}
-
-/// One pod in the cheap listing (two CRI calls for the whole node).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RuntimePodSummary {
-    /// The pod's uid.
-    pub uid: String,
-    /// The pod's name.
-    pub name: String,
-    /// The pod's namespace.
-    pub namespace: String,
-    /// Newest first.
-    pub sandboxes: Vec<SandboxSummary>,
-    /// Newest first.
-    pub containers: Vec<ContainerSummary>,
-}
-
-/// One of the runtime's own conditions (`RuntimeReady`, `NetworkReady`).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RuntimeCondition {
-    /// Whether the condition holds.
-    pub status: bool,
-    /// The runtime's word for why.
-    pub reason: String,
-    /// The runtime's text.
-    pub message: String,
-}
-
-/// Both conditions.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RuntimeConditions {
-    /// `RuntimeReady`.
-    pub runtime: RuntimeCondition,
-    /// `NetworkReady`.
-    pub network: RuntimeCondition,
-}
-
-/// What CRI's Version answers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RuntimeVersion {
-    /// For example `containerd`.
-    pub name: String,
-    /// For example `1.6.20`.
-    pub version: String,
-}
-
-/// An image on the node, for `node.status.images` and image collection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Image {
-    /// The runtime's image id.
-    pub id: String,
-    /// Tags and digests (digests first, as upstream lists them).
-    pub names: Vec<String>,
-    /// Bytes.
-    pub size: u64,
-    /// Never to be collected (the sandbox image).
-    pub pinned: bool,
-}
-
-/// Used and total bytes and inodes of the file system that holds images.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ImageFsInfo {
-    /// Where it is mounted or kept.
-    pub mountpoint: String,
-    /// Bytes used by images.
-    pub used_bytes: u64,
-    /// Inodes used by images.
-    pub inodes_used: u64,
-}
-
-/// The role a container plays in its pod.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ContainerKind {
-    /// An init container that must end before the next starts.
-    Init,
-    /// An init container with `restartPolicy: Always`.
-    Sidecar,
-    /// One of `spec.containers`.
-    Regular,
-}
-
-/// What a container's start needs besides its own spec.
-#[derive(Debug, Clone)]
-pub struct PodContext {
-    /// The pod as its source gave it.
-    pub pod: Arc<Pod>,
-    /// The sandbox to start in.
-    pub sandbox_id: String,
-    /// The pod's addresses (the node's with host network).
-    pub pod_ips: Vec<IpAddr>,
-    /// Volumes, already mounted.
-    pub volumes: MountedVolumes,
-}
-
-/// Why a container didn't start; `reason` becomes `state.waiting.reason`, `message` its message.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{reason}: {message}")]
-pub struct StartError {
-    /// `ErrImagePull`, `ImagePullBackOff`, `CreateContainerConfigError`…
-    pub reason: String,
-    /// Upstream's text for it.
-    pub message: String,
-}
-
-/// A call to the runtime that failed.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum RuntimeError {
-    /// The endpoint doesn't answer.
-    #[error("container runtime is not reachable at {endpoint}: {message}")]
-    Unreachable {
-        /// What was dialled.
-        endpoint: String,
-        /// Why.
-        message: String,
-    },
-    /// The runtime has no such sandbox, container or image.
-    #[error("{0}")]
-    NotFound(String),
-    /// The call took longer than it may.
-    #[error("{0}")]
-    Timeout(String),
-    /// Anything else, in the runtime's words.
-    #[error("{0}")]
-    Failed(String),
-}
-
-/// What `exec_sync` answers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExecSyncOutput {
-    /// The command's exit code.
-    pub exit_code: i32,
-    /// What it wrote (bounded by the runtime).
-    pub stdout: Vec<u8>,
-    /// What it wrote to stderr.
-    pub stderr: Vec<u8>,
-}
-
-/// Who drives the cgroups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum CgroupDriver {
-    /// Plain directories.
-    #[default]
-    Cgroupfs,
-    /// Slices and scopes.
-    Systemd,
-}
-
-/// Everything the runtime side needs from the kubelet's configuration.
-#[derive(Clone)]
-pub struct RuntimeConfig {
-    /// `--container-runtime-endpoint`, for example `unix:///run/containerd/containerd.sock`.
-    pub endpoint: String,
-    /// `--root-dir`.
-    pub root_dir: PathBuf,
-    /// `/var/log/pods` unless configured otherwise (`podLogsDir`).
-    pub pod_logs_dir: PathBuf,
-    /// `cgroupDriver`.
-    pub cgroup_driver: CgroupDriver,
-    /// `cgroupRoot` (empty: the root).
-    pub cgroup_root: String,
-    /// `cgroupsPerQOS`.
-    pub cgroups_per_qos: bool,
-    /// `clusterDNS`.
-    pub cluster_dns: Vec<IpAddr>,
-    /// `clusterDomain`.
-    pub cluster_domain: String,
-    /// `resolvConf`.
-    pub resolv_conf: PathBuf,
-    /// This node's name.
-    pub node_name: String,
-    /// The node's addresses (for `status.hostIP` in the downward API).
-    pub node_ips: Vec<IpAddr>,
-    /// `runtimeRequestTimeout`.
-    pub request_timeout: Duration,
-    /// `serializeImagePulls`.
-    pub serialize_image_pulls: bool,
-    /// `cpuCFSQuota`.
-    pub cpu_cfs_quota: bool,
-    /// `podPidsLimit`, when positive.
-    pub pod_pids_limit: Option<i64>,
-    /// The apiserver, when there is one (configMap and secret references; service environment).
-    pub client: Option<kube::Client>,
-    /// Where `Pulling`, `Pulled`, `Created`, `Started`, `Killing`, `Failed`, `BackOff` go.
-    pub recorder: Recorder,
-}
-
-impl std::fmt::Debug for RuntimeConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RuntimeConfig").field("endpoint", &self.endpoint).finish_non_exhaustive()
-    }
-}
-
-/// The hash of a container's spec that decides whether a running container still matches it: upstream's idea
-/// (`kubecontainer.HashContainer`), over the fields that can't change in a running container (name and image).
-#[must_use]
-pub fn spec_hash(container: &Container) -> String {
-    use sha2::{Digest, Sha256};
-    let mut hasher = Sha256::new();
-    hasher.update(container.name.as_bytes());
-    hasher.update([0]);
-    hasher.update(container.image.as_deref().unwrap_or_default().as_bytes());
-    let digest = hasher.finalize();
-    digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
-}
+use crate::cgroups::{CgroupConfig, CgroupManager};
+use crate::cri;
+use crate::events::EventType;
+use crate::images::ImageManager;
+use dns::DnsInputs;
+use resources::NodeResources;
+use sandbox::{SandboxError, SandboxInputs, sandbox_config};
+use service_source::ServiceSource;
 
 /// A handle on the container runtime; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Runtime {
     config: Arc<RuntimeConfig>,
+    cri: cri::Client,
+    images: Arc<ImageManager>,
+    cgroups: Arc<CgroupManager>,
+    services: ServiceSource,
+    node: NodeResources,
 }
 
-#[expect(clippy::unused_async, reason = "skeleton: the CRI side fills these in")]
 impl Runtime {
-    /// Connects (lazily: a runtime that is down shows in the calls and in [`Runtime::conditions`]).
+    /// Connects (lazily: a runtime that is down shows in the calls and in [`Runtime::conditions`]) and makes the
+    /// cgroups that pods' cgroups go into. Must be called inside a tokio runtime.
     pub fn connect(config: RuntimeConfig) -> Result<Self, RuntimeError> {
-        Ok(Self { config: Arc::new(config) })
-    }
-
-    fn not_yet<T>(&self) -> Result<T, RuntimeError> {
-        Err(RuntimeError::Unreachable {
-            endpoint: self.config.endpoint.clone(),
-            message: "no CRI client in this build".to_owned(),
+        let socket = cri::socket_path(&config.endpoint).map_err(|error| RuntimeError::Unreachable {
+            endpoint: config.endpoint.clone(),
+            message: error.to_string(),
+        })?;
+        let failed = |what: &str, error: std::io::Error| RuntimeError::Failed(format!("{what}: {error}"));
+        let cgroups = CgroupManager::detect(&CgroupConfig {
+            driver: config.cgroup_driver,
+            root: config.cgroup_root.clone(),
+            per_qos: config.cgroups_per_qos,
+            pids_limit: config.pod_pids_limit,
+            cfs_quota: config.cpu_cfs_quota,
         })
-    }
-
-    /// CRI Version.
-    pub async fn version(&self) -> Result<RuntimeVersion, RuntimeError> {
-        self.not_yet()
-    }
-
-    /// CRI Status.
-    pub async fn conditions(&self) -> Result<RuntimeConditions, RuntimeError> {
-        self.not_yet()
-    }
-
-    /// Every pod on the node, cheaply.
-    pub async fn list_pods(&self) -> Result<Vec<RuntimePodSummary>, RuntimeError> {
-        self.not_yet()
-    }
-
-    /// All of one pod, by uid. An unknown pod has no sandboxes and no containers.
-    pub async fn pod_status(
-        &self,
-        _uid: &str,
-        _name: &str,
-        _namespace: &str,
-    ) -> Result<RuntimePodStatus, RuntimeError> {
-        self.not_yet()
-    }
-
-    /// Creates and starts a sandbox, cgroups and log directory included.
-    pub async fn create_sandbox(&self, _pod: &Pod, _attempt: u32) -> Result<String, RuntimeError> {
-        self.not_yet()
-    }
-
-    /// Pulls the image if the policy asks for it, creates and starts the container, runs postStart.
-    pub async fn start_container(
-        &self,
-        _pod: &PodContext,
-        _container: &Container,
-        _kind: ContainerKind,
-        _attempt: u32,
-    ) -> Result<String, StartError> {
-        Err(StartError {
-            reason: "RunContainerError".to_owned(),
-            message: "no CRI client in this build".to_owned(),
+        .map_err(|error| failed("failed to find the cgroup mounts", error))?;
+        let node = NodeResources {
+            cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u64),
+            memory: resources::node_memory()
+                .map_err(|error| failed("failed to read the node's memory", error))?,
+            cgroup_version: cgroups.version(),
+            cfs_quota: config.cpu_cfs_quota,
+        };
+        cgroups
+            .ensure_qos_tree(node.cpus, node.memory)
+            .map_err(|error| RuntimeError::Failed(component_base::error_chain::Chain(&error).to_string()))?;
+        let cri = cri::Client::new(&socket, config.request_timeout);
+        let images = ImageManager::new(cri.clone(), config.recorder.clone(), config.serialize_image_pulls);
+        Ok(Self {
+            services: ServiceSource::start(config.client.clone()),
+            config: Arc::new(config),
+            cri,
+            images: Arc::new(images),
+            cgroups: Arc::new(cgroups),
+            node,
         })
-    }
-
-    /// Runs preStop inside the grace period, then stops. `message` is the Killing event's text.
-    pub async fn kill_container(
-        &self,
-        _pod: &Pod,
-        _container_id: &str,
-        _container_name: &str,
-        _grace_period_seconds: i64,
-        _message: &str,
-    ) -> Result<(), RuntimeError> {
-        self.not_yet()
-    }
-
-    /// CRI StopPodSandbox (idempotent).
-    pub async fn stop_sandbox(&self, _id: &str) -> Result<(), RuntimeError> {
-        self.not_yet()
-    }
-
-    /// CRI RemovePodSandbox (idempotent).
-    pub async fn remove_sandbox(&self, _id: &str) -> Result<(), RuntimeError> {
-        self.not_yet()
-    }
-
-    /// CRI RemoveContainer and its log files (idempotent).
-    pub async fn remove_container(&self, _id: &str) -> Result<(), RuntimeError> {
-        self.not_yet()
-    }
-
-    /// Removes what the node keeps for a pod that is gone: its cgroup and its log directory.
-    pub async fn cleanup_pod(&self, _uid: &str, _name: &str, _namespace: &str) -> Result<(), RuntimeError> {
-        self.not_yet()
-    }
-
-    /// Runs a command in a container (exec probes, hooks).
-    pub async fn exec_sync(
-        &self,
-        _container_id: &str,
-        _command: &[String],
-        _timeout: Duration,
-    ) -> Result<ExecSyncOutput, RuntimeError> {
-        self.not_yet()
-    }
-
-    /// CRI UpdateRuntimeConfig.
-    pub async fn set_pod_cidr(&self, _cidr: &str) -> Result<(), RuntimeError> {
-        self.not_yet()
-    }
-
-    /// CRI ListImages.
-    pub async fn list_images(&self) -> Result<Vec<Image>, RuntimeError> {
-        self.not_yet()
-    }
-
-    /// CRI ImageFsInfo.
-    pub async fn image_fs_info(&self) -> Result<ImageFsInfo, RuntimeError> {
-        self.not_yet()
     }
 
     /// The configuration it runs with.
     #[must_use]
     pub fn config(&self) -> &RuntimeConfig {
         &self.config
+    }
+
+    /// The CRI client, for streaming and statistics.
+    #[must_use]
+    pub fn cri(&self) -> &cri::Client {
+        &self.cri
+    }
+
+    /// The cgroups above containers.
+    #[must_use]
+    pub fn cgroups(&self) -> &CgroupManager {
+        &self.cgroups
+    }
+
+    /// The node's processors and memory, as pods' resources are judged by.
+    #[must_use]
+    pub fn node_resources(&self) -> NodeResources {
+        self.node
+    }
+
+    fn error(&self, error: cri::Error) -> RuntimeError {
+        observe::runtime_error(&self.config.endpoint, error)
+    }
+
+    /// CRI Version.
+    pub async fn version(&self) -> Result<RuntimeVersion, RuntimeError> {
+        let version = self.cri.version().await.map_err(|e| self.error(e))?;
+        Ok(RuntimeVersion { name: version.runtime_name, version: version.runtime_version })
+    }
+
+    /// CRI Status. A condition that the runtime doesn't report doesn't hold.
+    pub async fn conditions(&self) -> Result<RuntimeConditions, RuntimeError> {
+        let status = self.cri.status().await.map_err(|e| self.error(e))?;
+        let mut conditions = status.status.unwrap_or_default().conditions;
+        let mut take = |name: &str| match conditions.iter().position(|c| c.r#type == name) {
+            Some(index) => {
+                let found = conditions.swap_remove(index);
+                RuntimeCondition { status: found.status, reason: found.reason, message: found.message }
+            }
+            None => RuntimeCondition {
+                message: format!("{name} is not reported by the runtime"),
+                ..RuntimeCondition::default()
+            },
+        };
+        Ok(RuntimeConditions { runtime: take("RuntimeReady"), network: take("NetworkReady") })
+    }
+
+    /// Every pod on the node, cheaply.
+    pub async fn list_pods(&self) -> Result<Vec<RuntimePodSummary>, RuntimeError> {
+        let (sandboxes, containers) = futures::future::try_join(
+            self.cri.list_pod_sandbox(HashMap::new()),
+            self.cri.list_containers(HashMap::new()),
+        )
+        .await
+        .map_err(|e| self.error(e))?;
+        Ok(observe::summarise(sandboxes, containers))
+    }
+
+    /// All of one pod, by uid. An unknown pod has no sandboxes and no containers.
+    pub async fn pod_status(
+        &self,
+        uid: &str,
+        name: &str,
+        namespace: &str,
+    ) -> Result<RuntimePodStatus, RuntimeError> {
+        observe::pod_status(&self.cri, uid, name, namespace).await.map_err(|e| self.error(e))
+    }
+
+    /// A pod's sandbox configuration and the warnings that came up. Reads the host's resolv.conf.
+    fn sandbox_config(
+        &self,
+        pod: &Pod,
+        attempt: u32,
+    ) -> Result<(v1::PodSandboxConfig, Vec<(&'static str, String)>), SandboxError> {
+        let path = &self.config.resolv_conf;
+        let resolv_conf = (!path.as_os_str().is_empty()).then(|| {
+            std::fs::read_to_string(path).unwrap_or_else(|error| {
+                tracing::warn!(path = %path.display(), %error, "resolv.conf not read, pods get no nameserver of the node");
+                String::new()
+            })
+        });
+        sandbox_config(
+            pod,
+            attempt,
+            &SandboxInputs {
+                pod_logs_dir: &self.config.pod_logs_dir,
+                dns: DnsInputs {
+                    cluster_dns: &self.config.cluster_dns,
+                    cluster_domain: &self.config.cluster_domain,
+                    host_resolv_conf: resolv_conf.as_deref(),
+                },
+                cgroup_parent: &self.cgroups.pod_cgroup_parent(pod),
+                node: self.node,
+            },
+        )
+    }
+
+    /// The runtime's handler for a pod's runtimeClassName; the default one is "".
+    async fn runtime_handler(&self, pod: &Pod) -> Result<String, RuntimeError> {
+        let name = pod.spec.as_ref().and_then(|s| s.runtime_class_name.as_deref()).unwrap_or_default();
+        if name.is_empty() {
+            return Ok(String::new());
+        }
+        let Some(client) = &self.config.client else {
+            return Err(RuntimeError::Failed(format!(
+                "RuntimeClass {name:?} can't be read without an API server"
+            )));
+        };
+        match kube::Api::<RuntimeClass>::all(client.clone()).get_opt(name).await {
+            Ok(Some(class)) => Ok(class.handler),
+            Ok(None) => Err(RuntimeError::Failed(format!("RuntimeClass {name:?} not found"))),
+            Err(error) => Err(RuntimeError::Failed(format!("failed to get RuntimeClass {name:?}: {error}"))),
+        }
+    }
+
+    /// Creates and starts a sandbox, cgroups and log directory included.
+    pub async fn create_sandbox(&self, pod: &Pod, attempt: u32) -> Result<String, RuntimeError> {
+        let (config, warnings) =
+            self.sandbox_config(pod, attempt).map_err(|error| RuntimeError::Failed(error.to_string()))?;
+        for (reason, message) in warnings {
+            self.config.recorder.pod(pod, EventType::Warning, reason, &message);
+        }
+        let handler = self.runtime_handler(pod).await?;
+        self.cgroups
+            .ensure_pod(pod)
+            .map_err(|error| RuntimeError::Failed(component_base::error_chain::Chain(&error).to_string()))?;
+        std::fs::create_dir_all(&config.log_directory).map_err(|error| {
+            RuntimeError::Failed(format!("failed to create log directory {}: {error}", config.log_directory))
+        })?;
+        self.cri.run_pod_sandbox(config, handler).await.map_err(|e| self.error(e))
+    }
+
+    /// CRI StopPodSandbox (idempotent).
+    pub async fn stop_sandbox(&self, id: &str) -> Result<(), RuntimeError> {
+        match self.cri.stop_pod_sandbox(id).await {
+            Err(error) if !error.is_not_found() => Err(self.error(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// CRI RemovePodSandbox (idempotent).
+    pub async fn remove_sandbox(&self, id: &str) -> Result<(), RuntimeError> {
+        match self.cri.remove_pod_sandbox(id).await {
+            Err(error) if !error.is_not_found() => Err(self.error(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Runs a command in a container (exec probes).
+    pub async fn exec_sync(
+        &self,
+        container_id: &str,
+        command: &[String],
+        timeout: Duration,
+    ) -> Result<ExecSyncOutput, RuntimeError> {
+        let output = self.cri.exec_sync(container_id, command, timeout).await.map_err(|e| self.error(e))?;
+        Ok(ExecSyncOutput { exit_code: output.exit_code, stdout: output.stdout, stderr: output.stderr })
+    }
+
+    /// CRI UpdateRuntimeConfig.
+    pub async fn set_pod_cidr(&self, cidr: &str) -> Result<(), RuntimeError> {
+        self.cri.set_pod_cidr(cidr).await.map_err(|e| self.error(e))
+    }
+
+    /// CRI ListImages.
+    pub async fn list_images(&self) -> Result<Vec<Image>, RuntimeError> {
+        let images = self.cri.list_images().await.map_err(|e| self.error(e))?;
+        let image = |image: v1::Image| Image {
+            id: image.id,
+            names: image.repo_digests.into_iter().chain(image.repo_tags).collect(),
+            size: image.size,
+            pinned: image.pinned,
+        };
+        Ok(images.into_iter().map(image).collect())
+    }
+
+    /// CRI ImageFsInfo.
+    pub async fn image_fs_info(&self) -> Result<ImageFsInfo, RuntimeError> {
+        let info = self.cri.image_fs_info().await.map_err(|e| self.error(e))?;
+        let first = info.image_filesystems.into_iter().next().unwrap_or_default();
+        Ok(ImageFsInfo {
+            mountpoint: first.fs_id.map(|id| id.mountpoint).unwrap_or_default(),
+            used_bytes: first.used_bytes.map_or(0, |v| v.value),
+            inodes_used: first.inodes_used.map_or(0, |v| v.value),
+        })
     }
 }

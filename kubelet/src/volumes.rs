@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 
+pub mod subpath;
+
 /// One mounted volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountedVolume {
