@@ -2,11 +2,12 @@
 //! A flag of upstream's that is missing here is refused by the parser.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use component_base::cli::flag;
+use component_base::leader_election::{LeaderElectionArgs, LeaderElectionConfig};
+use component_base::serving::{SecureServingArgs, ServingConfig};
 use ipnet::IpNet;
 
 use crate::descriptor::{self, Descriptor};
@@ -17,45 +18,12 @@ pub struct Args {
     /// Path to kubeconfig file with authorization and master location information.
     #[arg(long)]
     pub kubeconfig: Option<PathBuf>,
-    /// Kubeconfig with rights to create tokenreviews, to know who asks for /metrics.
-    #[arg(long)]
-    pub authentication_kubeconfig: Option<PathBuf>,
-    /// Kubeconfig with rights to create subjectaccessreviews, to know who may ask for /metrics.
-    #[arg(long)]
-    pub authorization_kubeconfig: Option<PathBuf>,
-    /// Client certificates signed by these authorities identify callers of the secure port.
-    #[arg(long)]
-    pub client_ca_file: Option<PathBuf>,
-    /// Start a leader election client and gain leadership before executing the main loop.
-    #[arg(long, default_value_t = true)]
-    pub leader_elect: bool,
-    /// How long a leadership that was not renewed stands before others may take it.
-    #[arg(long, default_value = "15s", value_parser = flag::duration)]
-    pub leader_elect_lease_duration: Duration,
-    /// How long the leader tries to renew before it gives up.
-    #[arg(long, default_value = "10s", value_parser = flag::duration)]
-    pub leader_elect_renew_deadline: Duration,
-    /// How long to wait between tries to take or renew leadership.
-    #[arg(long, default_value = "2s", value_parser = flag::duration)]
-    pub leader_elect_retry_period: Duration,
-    /// Namespace of the leader election lease.
-    #[arg(long, default_value = "kube-system")]
-    pub leader_elect_resource_namespace: String,
-    /// Name of the leader election lease.
-    #[arg(long, default_value = "kube-controller-manager")]
-    pub leader_elect_resource_name: String,
-    /// Port of /healthz and /metrics over TLS; 0 serves nothing.
-    #[arg(long, default_value_t = 10257)]
-    pub secure_port: u16,
-    /// Address to listen on.
-    #[arg(long, default_value = "0.0.0.0")]
-    pub bind_address: IpAddr,
-    /// Certificate of the secure port; one is made in memory when none is given.
-    #[arg(long, requires = "tls_private_key_file")]
-    pub tls_cert_file: Option<PathBuf>,
-    /// Key of --tls-cert-file.
-    #[arg(long, requires = "tls_cert_file")]
-    pub tls_private_key_file: Option<PathBuf>,
+    /// Leader election.
+    #[command(flatten)]
+    pub leader_election: LeaderElectionArgs,
+    /// The port of /healthz and /metrics, 10257 by default.
+    #[command(flatten)]
+    pub serving: SecureServingArgs,
     /// Controllers to run: '*' all that are on by default, 'foo' this one, '-foo' not this one.
     #[arg(long, value_delimiter = ',', default_value = "*", allow_hyphen_values = true)]
     pub controllers: Vec<String>,
@@ -175,12 +143,12 @@ pub enum ConfigError {
     ClusterCidr(String),
     #[error("--{flag}: mask /{mask} does not fit into {cidr}")]
     MaskSize { flag: &'static str, mask: u8, cidr: IpNet },
-    #[error("--{0} is not supported by the controllers that are enabled")]
-    Unused(&'static str),
     #[error("--{0} must be greater than 0")]
     Zero(&'static str),
-    #[error("--leader-elect-lease-duration must be greater than --leader-elect-renew-deadline, and that than --leader-elect-retry-period")]
-    LeaderElection,
+    #[error("{0}")]
+    LeaderElection(String),
+    #[error("{0}")]
+    Serving(String),
     #[error("--node-monitor-grace-period must be greater than --node-monitor-period")]
     NodeMonitor,
 }
@@ -196,7 +164,13 @@ pub struct Config {
     pub root_ca: Option<String>,
     /// One range per address family, with the mask size of a node's share.
     pub node_cidrs: Vec<(IpNet, u8)>,
+    /// Leader election, unless it is off.
+    pub leader_election: Option<LeaderElectionConfig>,
+    /// The secure port, unless it is off.
+    pub serving: Option<ServingConfig>,
 }
+
+const DEFAULT_PORT: u16 = 10257;
 
 impl std::ops::Deref for Config {
     type Target = Args;
@@ -213,11 +187,10 @@ impl Config {
         if let Some(path) = &args.kubeconfig {
             std::fs::metadata(path).map_err(|source| ConfigError::Kubeconfig { path: path.clone(), source })?;
         }
-        if !(args.leader_elect_lease_duration > args.leader_elect_renew_deadline
-            && args.leader_elect_renew_deadline > args.leader_elect_retry_period)
-        {
-            return Err(ConfigError::LeaderElection);
-        }
+        let leader_election = args.leader_election.clone().config("kube-controller-manager");
+        let leader_election = leader_election.map_err(|error| ConfigError::LeaderElection(error.to_string()))?;
+        let serving =
+            args.serving.clone().config(DEFAULT_PORT).map_err(|error| ConfigError::Serving(error.to_string()))?;
         if args.node_monitor_grace_period <= args.node_monitor_period {
             return Err(ConfigError::NodeMonitor);
         }
@@ -240,14 +213,14 @@ impl Config {
             ("service-account-private-key-file", &args.service_account_private_key_file),
             ("cluster-signing-cert-file", &args.cluster_signing_cert_file),
             ("cluster-signing-key-file", &args.cluster_signing_key_file),
-            ("client-ca-file", &args.client_ca_file),
+            ("client-ca-file", &args.serving.client_ca_file),
         ] {
             if let Some(path) = path {
                 read(flag, path)?;
             }
         }
         let node_cidrs = node_cidrs(&args)?;
-        Ok(Self { args, controllers, root_ca, node_cidrs })
+        Ok(Self { args, controllers, root_ca, node_cidrs, leader_election, serving })
     }
 }
 
@@ -383,7 +356,7 @@ mod tests {
 
     #[test]
     fn times_must_fit_together() {
-        assert!(matches!(config(&["--leader-elect-renew-deadline=20s"]), Err(ConfigError::LeaderElection)));
+        assert!(matches!(config(&["--leader-elect-renew-deadline=20s"]), Err(ConfigError::LeaderElection(_))));
         assert!(matches!(config(&["--node-monitor-grace-period=1s"]), Err(ConfigError::NodeMonitor)));
         assert!(matches!(config(&["--concurrent-gc-syncs=0"]), Err(ConfigError::Zero(_))));
     }

@@ -18,3 +18,6 @@ pub mod pod_control;
 pub mod services;
 #[cfg(test)]
 mod testing;
+pub mod start;
+
+pub use start::run;
