@@ -141,7 +141,9 @@ fn decide(resource: &dyn Resource, object: &mut dyn Object, options: &DeleteOpti
             if meta.deletion_timestamp.as_ref().is_none_or(|time| time.0 > now) {
                 meta.deletion_timestamp = Some(Time(now));
             }
-            meta.deletion_grace_period_seconds = Some(0);
+            if meta.finalizers.is_some() {
+                meta.deletion_grace_period_seconds = Some(0);
+            }
             if !was_marked {
                 bump_generation(meta);
                 resource.deletion_started(object);
