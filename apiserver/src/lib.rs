@@ -16,6 +16,7 @@ pub mod health;
 pub mod lookup;
 pub mod metrics;
 pub mod non_resource;
+pub mod openapi;
 pub mod pipeline;
 pub mod registry;
 pub mod request;

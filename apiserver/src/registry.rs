@@ -13,6 +13,7 @@ use apimachinery::validation::ErrorList;
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta};
+use k8s_openapi::schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -127,6 +128,7 @@ pub trait KubeObject:
     + k8s_openapi::Metadata<Ty = ObjectMeta>
     + Serialize
     + DeserializeOwned
+    + JsonSchema
     + Clone
     + fmt::Debug
     + Send
@@ -140,6 +142,7 @@ impl<T> KubeObject for T where
         + k8s_openapi::Metadata<Ty = ObjectMeta>
         + Serialize
         + DeserializeOwned
+        + JsonSchema
         + Clone
         + fmt::Debug
         + Send
@@ -334,6 +337,10 @@ pub enum UpdateKind<'a> {
 /// A [`Strategy`] with its object type erased. See there for the meaning of each hook.
 pub trait Resource: Send + Sync {
     fn info(&self) -> &ResourceInfo;
+    /// The kind's name in the OpenAPI documents.
+    fn schema_name(&self) -> Cow<'static, str>;
+    /// Adds the kind's schema to those that the generator knows, and names it.
+    fn register_schema(&self, generator: &mut SchemaGenerator) -> Cow<'static, str>;
     /// Decodes a request body (JSON); unknown and duplicate fields are described in `strict`.
     fn decode(&self, body: &[u8], strict: Option<&mut Vec<String>>) -> Result<Box<dyn Object>, ApiError>;
     fn decode_stored(&self, bytes: &[u8]) -> Result<Box<dyn Object>, serde_json::Error>;
@@ -398,6 +405,13 @@ fn cast_mut<T: 'static>(obj: &mut dyn Object) -> &mut T {
 impl<S: Strategy> Resource for Typed<S> {
     fn info(&self) -> &ResourceInfo {
         &self.info
+    }
+    fn schema_name(&self) -> Cow<'static, str> {
+        S::Object::schema_name()
+    }
+    fn register_schema(&self, generator: &mut SchemaGenerator) -> Cow<'static, str> {
+        generator.subschema_for::<S::Object>();
+        S::Object::schema_name()
     }
     fn decode(&self, body: &[u8], strict: Option<&mut Vec<String>>) -> Result<Box<dyn Object>, ApiError> {
         Ok(Box::new(codec::decode_json::<S::Object>(body, strict)?))
