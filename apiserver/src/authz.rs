@@ -8,7 +8,10 @@ use crate::authn::UserInfo;
 use crate::request::RequestInfo;
 
 pub mod forbidden;
+pub mod modes;
+pub mod node;
 pub mod rbac;
+pub mod reviews;
 
 pub use forbidden::forbidden;
 

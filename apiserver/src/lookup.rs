@@ -10,6 +10,9 @@ use futures::future::BoxFuture;
 
 use crate::registry::{KubeObject, Object};
 
+pub mod cached;
+pub mod reflector;
+
 /// A read-only view of the store.
 pub trait Lookup: Send + Sync {
     /// The object, or `None` if there is none. Cluster-scoped objects have an empty namespace.

@@ -12,7 +12,10 @@ use crate::authn::UserInfo;
 
 pub mod bootstrap_policy;
 mod controller_policy;
+pub mod escalation;
+pub mod feed;
 pub mod index;
+pub mod reconcile;
 pub mod rules;
 
 pub use index::Index;

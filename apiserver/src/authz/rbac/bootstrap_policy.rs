@@ -359,7 +359,8 @@ fn kube_scheduler() -> Vec<PolicyRule> {
     ]
 }
 
-fn node() -> Vec<PolicyRule> {
+/// What a node may do as far as RBAC knows: the rules of `system:node`.
+pub fn node() -> Vec<PolicyRule> {
     vec![
         rule("create", "authentication.k8s.io", "tokenreviews"),
         rule("create", "authorization.k8s.io", "localsubjectaccessreviews subjectaccessreviews"),

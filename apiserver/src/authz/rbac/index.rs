@@ -183,9 +183,15 @@ impl Index {
         }
     }
 
-    /// Forgets everything, before a fresh list.
-    pub fn clear(&mut self) {
-        *self = Self::default();
+    /// Forgets all objects of one resource, before a fresh list.
+    pub fn clear_kind(&mut self, plural: &str) {
+        match plural {
+            "clusterroles" => self.cluster_roles.clear(),
+            "clusterrolebindings" => self.cluster_bindings = Bindings::default(),
+            "roles" => self.roles.clear(),
+            "rolebindings" => self.bindings.clear(),
+            _ => {}
+        }
     }
 
     /// The rules of a role, by the kind and name of a roleRef.
