@@ -2,23 +2,29 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use component_base::Shutdown;
+use component_base::cli::BoxError;
 use component_base::metrics::Registry;
 use component_base::tls::{self, ClientAuth, KeyPairFiles, TlsError};
 use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
 
-use crate::admission;
-use crate::authn::union::Union;
-use crate::authn::x509::X509;
-use crate::authz::{AlwaysAllow, Authorizer};
+use crate::admission::{self, plugins};
+use crate::authz::rbac::{bootstrap_policy, reconcile};
 use crate::config::{Config, TlsConfig};
 use crate::health::Health;
+use crate::lookup::Lookup;
+use crate::lookup::cached::CachedLookup;
 use crate::metrics::Metrics;
+use crate::openapi::OpenApi;
 use crate::registry::{self, resources::Resources};
-use crate::server::{self, ApiContext, Parts};
+use crate::server::{self, ApiContext, Page, Parts};
 use crate::storage::{Storage, StorageError, StorageMetrics};
 use crate::store::Store;
+
+mod access;
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -31,9 +37,14 @@ pub enum RunError {
     CertDir { directory: String, #[source] source: std::io::Error },
     #[error("listen on {address}")]
     Listen { address: SocketAddr, #[source] source: std::io::Error },
-    #[error("{0}")]
-    Unsupported(String),
+    #[error("--{flag} {file}")]
+    File { flag: &'static str, file: String, #[source] source: BoxError },
+    #[error("--{0}")]
+    Flag(String),
 }
+
+/// Pause between tries to make the bootstrap objects.
+const BOOTSTRAP_RETRY: Duration = Duration::from_millis(500);
 
 /// Serves until shutdown.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
@@ -51,40 +62,65 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Shutdown) ->
     storage_metrics.register(&registry);
     let storage = Storage::connect(&config.etcd, storage_metrics).await?;
     let store = Store::new(storage.clone(), Resources::new(registry::all::all()), config.event_ttl_seconds);
-    store.set_hooks(admission::Chain::default(), Vec::new());
+    let lookup: Arc<dyn Lookup> = Arc::new(CachedLookup::start(Arc::clone(&store), &shutdown));
+    let (enable, disable) = (&config.args.enable_admission_plugins, &config.args.disable_admission_plugins);
+    let plugins = plugins::enabled(enable, disable, &lookup).map_err(|error| RunError::Flag(error.to_string()))?;
+    store.set_hooks(admission::Chain::new(plugins), Vec::new());
+
+    let authentication = access::authentication(&config.args, &lookup)?;
+    let authorization = access::authorization(&config.authorization_modes, &store, &shutdown);
     let health = Health::new(storage.clone(), shutdown.clone());
+    let open_api = OpenApi::new(store.resources().clone());
+    let mut pages: Vec<Page> = vec![Box::new(move |path, headers| open_api.answer(path, headers))];
+    pages.extend(authentication.pages);
+    let mut specials = authentication.specials;
+    specials.extend(authorization.specials);
     let api = ApiContext::new(Parts {
-        authenticator: Arc::new(Union::new(vec![Box::new(X509)], config.args.anonymous_auth)),
-        authorizer: authorizer(&config)?,
+        authenticator: authentication.authenticator,
+        authorizer: authorization.authorizer,
         health: health.clone(),
         metrics: Metrics::new(registry),
-        specials: Vec::new(),
-        pages: Vec::new(),
-        store,
+        specials,
+        pages,
+        store: Arc::clone(&store),
         shutdown: shutdown.clone(),
     });
-    let compactor = config.compaction_interval.map(|interval| {
+
+    let tasks = TaskTracker::new();
+    if let Some(interval) = config.compaction_interval {
         let (storage, shutdown) = (storage.clone(), shutdown.clone());
-        tokio::spawn(async move { shutdown.run_until_cancelled(storage.run_compactor(interval)).await })
-    });
-    health.set_bootstrapped();
+        tasks.spawn(async move { shutdown.run_until_cancelled(storage.run_compactor(interval)).await });
+    }
+    let feeds = authorization.feeds;
+    let bootstrap = async move {
+        bootstrap(&store).await;
+        for mut feed in feeds {
+            // A feed that ended takes the server's shutdown with it.
+            let _ = feed.wait_for(|synced| *synced).await;
+        }
+        health.set_bootstrapped();
+    };
+    let stop = shutdown.clone();
+    tasks.spawn(async move { stop.run_until_cancelled(bootstrap).await });
+    tasks.close();
+
     if let Ok(address) = listener.local_addr() {
         tracing::info!(%address, "serving securely");
     }
     server::serve(api, listener, tls).await;
-    if let Some(compactor) = compactor {
-        // It ends with the shutdown token, and has nothing to tell.
-        let _ = compactor.await;
-    }
+    tasks.wait().await;
     Ok(())
 }
 
-fn authorizer(config: &Config) -> Result<Arc<dyn Authorizer>, RunError> {
-    use crate::authz::modes::Mode;
-    if config.authorization_modes.iter().all(|mode| *mode == Mode::AlwaysAllow) {
-        return Ok(Arc::new(AlwaysAllow));
+/// Makes the objects that every cluster has, trying again until etcd lets it.
+async fn bootstrap(store: &Store) {
+    loop {
+        match reconcile::run(store, bootstrap_policy::policy()).await {
+            Ok(()) => return,
+            Err(error) => tracing::warn!(%error, "bootstrap objects are not all there yet"),
+        }
+        tokio::time::sleep(BOOTSTRAP_RETRY).await;
     }
-    Err(RunError::Unsupported("--authorization-mode: only AlwaysAllow is served yet".to_owned()))
 }
 
 fn server_tls(config: &Config) -> Result<rustls::ServerConfig, RunError> {

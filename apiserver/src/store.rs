@@ -18,7 +18,6 @@ use crate::storage::{Freshness, ListQuery, Page, Storage, StorageError, Stored, 
 
 mod create;
 mod delete;
-mod lookup;
 mod metadata;
 mod update;
 

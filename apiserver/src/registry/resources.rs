@@ -48,13 +48,6 @@ impl Resources {
         self.inner.all.get(*index).map(|resource| &**resource)
     }
 
-    /// A resource in the first version of its group that has it.
-    pub fn preferred(&self, group: &str, plural: &str) -> Result<&dyn Resource, ApiError> {
-        self.iter()
-            .find(|resource| resource.info().group == group && resource.info().plural == plural)
-            .ok_or_else(|| ApiError::internal(format!("no resource {plural} is registered in group \"{group}\"")))
-    }
-
     /// The resource of a Rust type.
     pub fn of<K: KubeObject>(&self) -> Result<&dyn Resource, ApiError> {
         self.by_kind(K::GROUP, K::VERSION, K::KIND).ok_or_else(|| {
