@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use component_base::events::EventRecorder;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use parking_lot::Mutex;
 
@@ -15,6 +16,15 @@ pub enum EventType {
     Normal,
     /// A person may want to look.
     Warning,
+}
+
+impl From<EventType> for component_base::events::EventType {
+    fn from(type_: EventType) -> Self {
+        match type_ {
+            EventType::Normal => Self::Normal,
+            EventType::Warning => Self::Warning,
+        }
+    }
 }
 
 /// An event as a test sees it.
@@ -32,6 +42,7 @@ pub struct RecordedEvent {
 
 #[derive(Debug, Clone)]
 enum Sink {
+    Api(EventRecorder),
     Log,
     Collect(Arc<Mutex<Vec<RecordedEvent>>>),
 }
@@ -43,6 +54,12 @@ pub struct Recorder {
 }
 
 impl Recorder {
+    /// Writes to the apiserver.
+    #[must_use]
+    pub fn to_apiserver(recorder: EventRecorder) -> Self {
+        Self { sink: Sink::Api(recorder) }
+    }
+
     /// For a kubelet without an apiserver: events only reach the log.
     #[must_use]
     pub fn log_only() -> Self {
@@ -60,7 +77,7 @@ impl Recorder {
     pub fn collected(&self) -> Vec<RecordedEvent> {
         match &self.sink {
             Sink::Collect(events) => events.lock().clone(),
-            Sink::Log => Vec::new(),
+            Sink::Log | Sink::Api(_) => Vec::new(),
         }
     }
 
@@ -77,6 +94,7 @@ impl Recorder {
     /// An event about anything.
     pub fn reference(&self, object: ObjectReference, type_: EventType, reason: &str, message: &str) {
         match &self.sink {
+            Sink::Api(recorder) => recorder.event_for(&object, type_.into(), reason, message),
             Sink::Log => tracing::info!(
                 kind = object.kind.as_deref().unwrap_or_default(),
                 namespace = object.namespace.as_deref().unwrap_or_default(),
