@@ -1,5 +1,34 @@
-//! `bench`.
+//! `bench`: builds the load generator and kube-apiserver with optimisation and lets the one measure the other.
+
+use crate::binaries;
 use crate::cli::BenchArgs;
-pub(crate) fn run(_args: &BenchArgs) -> anyhow::Result<()> {
-    anyhow::bail!("not yet")
+use crate::layout;
+use crate::packages;
+use crate::stages::Stages;
+use anyhow::{Context, Result, bail};
+use std::process::Command;
+
+/// Runs the benchmark; its figures go to the terminal and to `_output/bench.json`.
+pub(crate) fn run(args: &BenchArgs) -> Result<()> {
+    let stages = Stages::new();
+    if nix::unistd::geteuid().is_root() {
+        stages.run("packages", |stage| packages::install(stage, &[packages::NODE, packages::BUILD]))?;
+    }
+    let (_, bin) = stages.run("build", |stage| {
+        let compiled =
+            if args.skip_build { 0 } else { binaries::build(stage, &["kube-apiserver", "bench"])? };
+        Ok((format!("{compiled} crates compiled"), binaries::target_directory()?.join("release")))
+    })?;
+    let status = Command::new(bin.join("bench"))
+        .arg("--apiserver")
+        .arg(bin.join("kube-apiserver"))
+        .args(["--pods", &args.pods.to_string(), "--watchers", &args.watchers.to_string()])
+        .arg("--out")
+        .arg(layout::workspace().join("_output/bench.json"))
+        .status()
+        .context("cannot start the load generator")?;
+    if !status.success() {
+        bail!("the benchmark failed ({status})");
+    }
+    Ok(())
 }

@@ -46,7 +46,11 @@ impl Settings {
     fn greeting(&self) -> String {
         // Read each time: a ConfigMap volume changes under a running pod.
         let from_file = std::fs::read_to_string(&self.greeting).ok();
-        from_file.or_else(|| std::env::var("GREETING").ok()).unwrap_or_else(|| "Hello".to_owned()).trim().to_owned()
+        from_file
+            .or_else(|| std::env::var("GREETING").ok())
+            .unwrap_or_else(|| "Hello".to_owned())
+            .trim()
+            .to_owned()
     }
 
     fn answer(&self, path: &str) -> (StatusCode, String) {
@@ -66,7 +70,9 @@ fn main() -> Result<()> {
         None => tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(settings)),
         Some("unready") => std::fs::write(&settings.unready, "").context("cannot become unready"),
         Some("ready") => match std::fs::remove_file(&settings.unready) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("cannot become ready"),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).context("cannot become ready")
+            }
             _ => Ok(()),
         },
         Some(other) => bail!("unknown command {other:?}: there are `ready` and `unready`"),
