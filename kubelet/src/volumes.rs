@@ -53,7 +53,7 @@ pub struct VolumeError {
 }
 
 /// The volume manager's configuration.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct VolumeConfig {
     /// `--root-dir`: volumes live under `pods/UID/volumes/`.
     pub root_dir: PathBuf,
@@ -63,6 +63,12 @@ pub struct VolumeConfig {
     pub node_ips: Vec<IpAddr>,
     /// The apiserver, when there is one.
     pub client: Option<kube::Client>,
+}
+
+impl std::fmt::Debug for VolumeConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VolumeConfig").field("root_dir", &self.root_dir).finish_non_exhaustive()
+    }
 }
 
 /// What was last written to a pod's volumes: a hash by volume, so that a sync with nothing due touches no file.
@@ -234,11 +240,21 @@ impl VolumeManager {
         let text = |error: payload::PayloadError| error.to_string();
         let mode = |mode: Option<i32>| payload::mode(mode.unwrap_or(DEFAULT_MODE)).map_err(text);
         if let Some(source) = &volume.config_map {
-            return self.config_map(pod, &source.name, source.items.as_deref(), mode(source.default_mode)?, source.optional).await;
+            return self
+                .config_map(
+                    pod,
+                    &source.name,
+                    source.items.as_deref(),
+                    mode(source.default_mode)?,
+                    source.optional,
+                )
+                .await;
         }
         if let Some(source) = &volume.secret {
             let name = source.secret_name.as_deref().unwrap_or_default();
-            return self.secret(pod, name, source.items.as_deref(), mode(source.default_mode)?, source.optional).await;
+            return self
+                .secret(pod, name, source.items.as_deref(), mode(source.default_mode)?, source.optional)
+                .await;
         }
         if let Some(source) = &volume.downward_api {
             return self.downward(pod, source.items.as_deref(), mode(source.default_mode)?);
@@ -298,7 +314,12 @@ impl VolumeManager {
         payload::downward_api(items.unwrap_or_default(), mode, &inputs).map_err(|error| error.to_string())
     }
 
-    async fn projected(&self, pod: &Pod, source: &ProjectedVolumeSource, mode: u32) -> Result<Payload, String> {
+    async fn projected(
+        &self,
+        pod: &Pod,
+        source: &ProjectedVolumeSource,
+        mode: u32,
+    ) -> Result<Payload, String> {
         let mut all = Payload::new();
         for source in source.sources.iter().flatten() {
             let files = if let Some(s) = &source.config_map {
@@ -315,7 +336,10 @@ impl VolumeManager {
                 let mode = if owner.is_some() || fs_group(pod).is_some() { 0o600 } else { mode };
                 Payload::from([(s.path.clone(), FileProjection { data: token.into_bytes(), mode, owner })])
             } else {
-                return Err("projected volume sources clusterTrustBundle and podCertificate are not supported".to_owned());
+                return Err(
+                    "projected volume sources clusterTrustBundle and podCertificate are not supported"
+                        .to_owned(),
+                );
             };
             payload::merge(&mut all, files).map_err(|error| error.to_string())?;
         }

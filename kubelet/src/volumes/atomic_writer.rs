@@ -55,7 +55,9 @@ fn validate(path: &str) -> Result<(), WriteError> {
         || path.len() > MAX_PATH
         || path.starts_with("..")
         || path.contains('\0')
-        || path.split('/').any(|part| part.is_empty() || part == ".." || part == "." || part.len() > MAX_NAME);
+        || path
+            .split('/')
+            .any(|part| part.is_empty() || part == ".." || part == "." || part.len() > MAX_NAME);
     if bad { Err(WriteError::Path(path.to_owned())) } else { Ok(()) }
 }
 
@@ -183,7 +185,9 @@ fn sweep(target: &Path, names: &BTreeSet<&str>) -> Result<(), WriteError> {
     for entry in fs::read_dir(target).map_err(at(target))? {
         let entry = entry.map_err(at(target))?;
         let name = entry.file_name();
-        let kept = name == DATA || name.as_os_str() == keep || name.to_str().is_some_and(|name| names.contains(name));
+        let kept = name == DATA
+            || name.as_os_str() == keep
+            || name.to_str().is_some_and(|name| names.contains(name));
         if !kept {
             remove(&entry.path()).map_err(at(&entry.path()))?;
         }
@@ -264,6 +268,10 @@ mod tests {
         assert!(failed.is_err());
         assert_eq!(fs::read_to_string(dir.path().join("a")).unwrap(), "old");
         put(dir.path(), &[("a", "newer")]);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3, "the crash's directory is swept: a, ..data, ..ID");
+        assert_eq!(
+            fs::read_dir(dir.path()).unwrap().count(),
+            3,
+            "the crash's directory is swept: a, ..data, ..ID"
+        );
     }
 }

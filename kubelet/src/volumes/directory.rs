@@ -60,7 +60,11 @@ pub fn check_host_path(path: &Path, kind: &str) -> Result<(), String> {
         "" => Ok(()),
         "DirectoryOrCreate" => {
             if metadata().is_none() {
-                DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(|error| error.to_string())?;
+                DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o755)
+                    .create(path)
+                    .map_err(|error| error.to_string())?;
             }
             if is(Metadata::is_dir) { Ok(()) } else { failed("is not a directory") }
         }
@@ -114,10 +118,10 @@ pub fn belongs_to_group(root: &Path, group: u32) -> io::Result<bool> {
     Ok(metadata.gid() == group && metadata.mode() & 0o2770 == 0o2770)
 }
 
-
 /// The mount points below a directory, the deepest first.
 pub fn mounts_below(directory: &Path, mountinfo: &str) -> Vec<PathBuf> {
-    let paths = mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(|path| PathBuf::from(unescape(path)));
+    let paths =
+        mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(|path| PathBuf::from(unescape(path)));
     let mut below: Vec<_> = paths.filter(|path| path.starts_with(directory)).collect();
     below.reverse();
     below

@@ -48,11 +48,20 @@ struct Held<K> {
 type Map<K> = Mutex<HashMap<(String, String), Held<K>>>;
 
 /// The node's cache of objects.
-#[derive(Debug)]
 pub struct ObjectCache {
     client: Option<kube::Client>,
     config_maps: Map<ConfigMap>,
     secrets: Map<Secret>,
+}
+
+/// Objects may be secret: only their number is shown.
+impl Debug for ObjectCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ObjectCache")
+            .field("config_maps", &self.config_maps.lock().len())
+            .field("secrets", &self.secrets.lock().len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl ObjectCache {
@@ -118,7 +127,9 @@ impl ObjectCache {
                 Err(ObjectError::Refused(status.message))
             }
             // A pod keeps what it has while the apiserver is away.
-            Err(error) => stale.ok_or_else(|| ObjectError::Refused(format!("failed to sync {kind} cache: {error}"))),
+            Err(error) => {
+                stale.ok_or_else(|| ObjectError::Refused(format!("failed to sync {kind} cache: {error}")))
+            }
         }
     }
 }

@@ -64,9 +64,12 @@ pub fn config_map(
     default_mode: u32,
     optional: bool,
 ) -> Result<Payload, PayloadError> {
-    let text = object.into_iter().flat_map(|o| o.data.iter().flatten()).map(|(k, v)| (k.as_str(), v.as_bytes()));
-    let binary =
-        object.into_iter().flat_map(|o| o.binary_data.iter().flatten()).map(|(k, v)| (k.as_str(), v.0.as_slice()));
+    let text =
+        object.into_iter().flat_map(|o| o.data.iter().flatten()).map(|(k, v)| (k.as_str(), v.as_bytes()));
+    let binary = object
+        .into_iter()
+        .flat_map(|o| o.binary_data.iter().flatten())
+        .map(|(k, v)| (k.as_str(), v.0.as_slice()));
     project("config", text.chain(binary), items, default_mode, optional)
 }
 
@@ -77,7 +80,8 @@ pub fn secret(
     default_mode: u32,
     optional: bool,
 ) -> Result<Payload, PayloadError> {
-    let data = object.into_iter().flat_map(|o| o.data.iter().flatten()).map(|(k, v)| (k.as_str(), v.0.as_slice()));
+    let data =
+        object.into_iter().flat_map(|o| o.data.iter().flatten()).map(|(k, v)| (k.as_str(), v.0.as_slice()));
     project("secret", data, items, default_mode, optional)
 }
 
@@ -139,12 +143,15 @@ mod tests {
 
     #[test]
     fn keys_items_and_modes() {
-        let map: ConfigMap = serde_json::from_value(json!({"data": {"a": "1"}, "binaryData": {"b": "AQI="}})).unwrap();
+        let map: ConfigMap =
+            serde_json::from_value(json!({"data": {"a": "1"}, "binaryData": {"b": "AQI="}})).unwrap();
         let all = config_map(Some(&map), None, 0o644, false).unwrap();
         assert_eq!(paths(&all), [("a", 0o644), ("b", 0o644)]);
         assert_eq!(all["b"].data, [1, 2]);
-        let items: Vec<KeyToPath> =
-            serde_json::from_value(json!([{"key": "a", "path": "x/y", "mode": 256}, {"key": "none", "path": "z"}])).unwrap();
+        let items: Vec<KeyToPath> = serde_json::from_value(
+            json!([{"key": "a", "path": "x/y", "mode": 256}, {"key": "none", "path": "z"}]),
+        )
+        .unwrap();
         assert_eq!(
             config_map(Some(&map), Some(&items), 0o644, false).unwrap_err().to_string(),
             "references non-existent config key: none"
@@ -156,15 +163,20 @@ mod tests {
 
     #[test]
     fn downward_files() {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "labels": {"b": "2", "a": "q\"\n"}},
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "p", "labels": {"b": "2", "a": "q\"\n"}},
             "spec": {"containers": [{"name": "c", "resources": {"limits": {"memory": "5Mi"}}}]}}))
-        .unwrap();
+            .unwrap();
         let items: Vec<DownwardAPIVolumeFile> = serde_json::from_value(json!([
             {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}},
             {"path": "mem", "mode": 384, "resourceFieldRef": {"containerName": "c", "resource": "limits.memory", "divisor": "1Mi"}}]))
         .unwrap();
-        let inputs =
-            DownwardInputs { pod: &pod, pod_ips: &[], node_ips: &[], node_capacity: Capacity { cpus: 1, memory: 1 } };
+        let inputs = DownwardInputs {
+            pod: &pod,
+            pod_ips: &[],
+            node_ips: &[],
+            node_capacity: Capacity { cpus: 1, memory: 1 },
+        };
         let got = downward_api(&items, 0o644, &inputs).unwrap();
         assert_eq!(got["labels"].data, b"a=\"q\\\"\\n\"\nb=\"2\"");
         assert_eq!((got["mem"].data.as_slice(), got["mem"].mode), (b"5".as_slice(), 0o600));

@@ -39,7 +39,8 @@ impl Held {
     fn is_due(&self, now: Timestamp) -> bool {
         let life = self.expires.duration_since(self.issued);
         let age = now.duration_since(self.issued);
-        age >= life * 4 / 5 || age >= jiff::SignedDuration::try_from(MAX_AGE).unwrap_or(jiff::SignedDuration::MAX)
+        age >= life * 4 / 5
+            || age >= jiff::SignedDuration::try_from(MAX_AGE).unwrap_or(jiff::SignedDuration::MAX)
     }
 }
 
@@ -66,7 +67,8 @@ impl TokenManager {
         projection: &ServiceAccountTokenProjection,
     ) -> Result<String, TokenError> {
         let meta = &pod.metadata;
-        let account = pod.spec.as_ref().and_then(|s| s.service_account_name.as_deref()).filter(|a| !a.is_empty());
+        let account =
+            pod.spec.as_ref().and_then(|s| s.service_account_name.as_deref()).filter(|a| !a.is_empty());
         let key = Key {
             pod_uid: meta.uid.clone().unwrap_or_default(),
             account: account.unwrap_or("default").to_owned(),
@@ -104,8 +106,8 @@ async fn request(client: Option<&kube::Client>, pod: &Pod, key: &Key) -> Result<
     let Some(client) = client else { return Err(TokenError("the kubelet has no API server".to_owned())) };
     let meta = &pod.metadata;
     let request = TokenRequest {
-        spec: TokenRequestSpec {
-            audiences: if key.audience.is_empty() { Vec::new() } else { vec![key.audience.clone()] },
+        spec: Some(TokenRequestSpec {
+            audiences: (!key.audience.is_empty()).then(|| vec![key.audience.clone()]),
             expiration_seconds: Some(key.expiration_seconds),
             bound_object_ref: Some(BoundObjectReference {
                 api_version: Some("v1".to_owned()),
@@ -113,11 +115,13 @@ async fn request(client: Option<&kube::Client>, pod: &Pod, key: &Key) -> Result<
                 name: meta.name.clone(),
                 uid: meta.uid.clone(),
             }),
-        },
+        }),
         ..Default::default()
     };
-    let accounts =
-        kube::Api::<ServiceAccount>::namespaced(client.clone(), meta.namespace.as_deref().unwrap_or_default());
+    let accounts = kube::Api::<ServiceAccount>::namespaced(
+        client.clone(),
+        meta.namespace.as_deref().unwrap_or_default(),
+    );
     let answer = accounts
         .create_token_request(&key.account, &PostParams::default(), &request)
         .await
@@ -125,8 +129,13 @@ async fn request(client: Option<&kube::Client>, pod: &Pod, key: &Key) -> Result<
             kube::Error::Api(status) => TokenError(status.message),
             other => TokenError(other.to_string()),
         })?;
-    let status = answer.status.ok_or_else(|| TokenError("the API server answered without a token".to_owned()))?;
-    Ok(Held { token: status.token, issued: Timestamp::now(), expires: status.expiration_timestamp.0 })
+    let status = answer.status.unwrap_or_default();
+    match (status.token, status.expiration_timestamp) {
+        (Some(token), Some(expires)) if !token.is_empty() => {
+            Ok(Held { token, issued: Timestamp::now(), expires: expires.0 })
+        }
+        _ => Err(TokenError("the API server answered without a token".to_owned())),
+    }
 }
 
 #[cfg(test)]
@@ -138,7 +147,13 @@ mod tests {
         let issued: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         let after = |seconds: i64| issued + jiff::SignedDuration::from_secs(seconds);
         let held = |life: i64| Held { token: String::new(), issued, expires: after(life) };
-        for (life, age, due) in [(3600, 0, false), (3600, 2879, false), (3600, 2880, true), (864_000, 86_399, false), (864_000, 86_400, true)] {
+        for (life, age, due) in [
+            (3600, 0, false),
+            (3600, 2879, false),
+            (3600, 2880, true),
+            (864_000, 86_399, false),
+            (864_000, 86_400, true),
+        ] {
             assert_eq!(held(life).is_due(after(age)), due, "{life} {age}");
         }
     }
