@@ -23,7 +23,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client, api::PostParams};
 
-pub use args::LeaderElectionArgs;
+pub use args::{LeaderElectionArgs, LeaderElectionArgsError};
 pub use fence::{Fence, NotLeading};
 
 use crate::{

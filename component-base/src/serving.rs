@@ -23,7 +23,7 @@ use std::{
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 
-pub use args::SecureServingArgs;
+pub use args::{SecureServingArgs, SecureServingArgsError};
 pub use health::{CheckError, HealthChecks};
 pub use http_server::{Handler, Limits, Peer, ResponseBody};
 pub use routes::{Endpoints, text_route};
