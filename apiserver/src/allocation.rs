@@ -11,6 +11,8 @@ use futures::future::BoxFuture;
 use crate::registry::{Object, ResourceInfo};
 use crate::request::RequestContext;
 
+pub mod service;
+
 /// A key written in the same transaction as the object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SideWrite {

@@ -8,6 +8,7 @@ pub mod allocation;
 pub mod authn;
 pub mod authz;
 pub mod body;
+pub mod bootstrap;
 pub mod codec;
 pub mod config;
 pub mod discovery;

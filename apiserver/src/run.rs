@@ -11,8 +11,11 @@ use component_base::tls::{self, ClientAuth, KeyPairFiles, TlsError};
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
-use crate::admission::{self, plugins};
-use crate::authz::rbac::{bootstrap_policy, reconcile};
+use crate::admission::{self, Plugin, plugins};
+use crate::allocation::service::ServiceAllocator;
+use crate::authz::rbac::escalation::Escalation;
+use crate::bootstrap::service_endpoints::{self, ServiceEndpoints};
+use crate::bootstrap::{self, KubernetesService};
 use crate::config::{Config, TlsConfig};
 use crate::health::Health;
 use crate::lookup::Lookup;
@@ -34,11 +37,24 @@ pub enum RunError {
     #[error("serving certificate")]
     Tls(#[from] TlsError),
     #[error("create {directory}")]
-    CertDir { directory: String, #[source] source: std::io::Error },
+    CertDir {
+        directory: String,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("listen on {address}")]
-    Listen { address: SocketAddr, #[source] source: std::io::Error },
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("--{flag} {file}")]
-    File { flag: &'static str, file: String, #[source] source: BoxError },
+    File {
+        flag: &'static str,
+        file: String,
+        #[source]
+        source: BoxError,
+    },
     #[error("--{0}")]
     Flag(String),
 }
@@ -46,11 +62,13 @@ pub enum RunError {
 /// Pause between tries to make the bootstrap objects.
 const BOOTSTRAP_RETRY: Duration = Duration::from_millis(500);
 
+/// How long the last writes after shutdown may take; the process has five seconds in all.
+const LEAVE: Duration = Duration::from_secs(1);
+
 /// Serves until shutdown.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     let address = SocketAddr::new(config.bind_address, config.secure_port);
-    let listener =
-        TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
+    let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
     serve(config, listener, shutdown).await
 }
 
@@ -64,11 +82,17 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Shutdown) ->
     let store = Store::new(storage.clone(), Resources::new(registry::all::all()), config.event_ttl_seconds);
     let lookup: Arc<dyn Lookup> = Arc::new(CachedLookup::start(Arc::clone(&store), &shutdown));
     let (enable, disable) = (&config.args.enable_admission_plugins, &config.args.disable_admission_plugins);
-    let plugins = plugins::enabled(enable, disable, &lookup).map_err(|error| RunError::Flag(error.to_string()))?;
-    store.set_hooks(admission::Chain::new(plugins), Vec::new());
-
+    let mut plugins: Vec<Box<dyn Plugin>> =
+        plugins::enabled(enable, disable, &lookup).map_err(|error| RunError::Flag(error.to_string()))?;
     let authentication = access::authentication(&config.args, &lookup)?;
     let authorization = access::authorization(&config.authorization_modes, &store, &shutdown);
+    plugins.push(Box::new(Escalation::new(
+        Arc::clone(&authorization.rbac),
+        Arc::clone(&authorization.authorizer),
+    )));
+    let (range, ports) = (config.service_cluster_ip_range, config.service_node_ports);
+    let allocator = ServiceAllocator::new(Arc::clone(&store), range, ports);
+    store.set_hooks(admission::Chain::new(plugins), vec![Box::new(allocator)]);
     let health = Health::new(storage.clone(), shutdown.clone());
     let open_api = OpenApi::new(store.resources().clone());
     let mut pages: Vec<Page> = vec![Box::new(move |path, headers| open_api.answer(path, headers))];
@@ -92,16 +116,31 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Shutdown) ->
         tasks.spawn(async move { shutdown.run_until_cancelled(storage.run_compactor(interval)).await });
     }
     let feeds = authorization.feeds;
+    let port = listener.local_addr().map_or(config.secure_port, |address| address.port());
+    let service = KubernetesService { range, target_port: port };
+    let endpoints = service_endpoints(&config, &store, port);
+    let stop = shutdown.clone();
     let bootstrap = async move {
-        bootstrap(&store).await;
+        bootstrap(&store, &service).await;
         for mut feed in feeds {
             // A feed that ended takes the server's shutdown with it.
             let _ = feed.wait_for(|synced| *synced).await;
         }
         health.set_bootstrapped();
+        if let Some(endpoints) = endpoints {
+            tokio::join!(keep(&store, &service, &stop), endpoints.run(stop.clone()));
+        } else {
+            keep(&store, &service, &stop).await;
+        }
     };
     let stop = shutdown.clone();
-    tasks.spawn(async move { stop.run_until_cancelled(bootstrap).await });
+    tasks.spawn(async move {
+        tokio::pin!(bootstrap);
+        if stop.run_until_cancelled(&mut bootstrap).await.is_none() {
+            // What is under way may take itself out of the cluster, for a moment.
+            let _ = tokio::time::timeout(LEAVE, bootstrap).await;
+        }
+    });
     tasks.close();
 
     if let Ok(address) = listener.local_addr() {
@@ -113,14 +152,37 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Shutdown) ->
 }
 
 /// Makes the objects that every cluster has, trying again until etcd lets it.
-async fn bootstrap(store: &Store) {
+async fn bootstrap(store: &Store, service: &KubernetesService) {
     loop {
-        match reconcile::run(store, bootstrap_policy::policy()).await {
+        match bootstrap::run(store, service).await {
             Ok(()) => return,
             Err(error) => tracing::warn!(%error, "bootstrap objects are not all there yet"),
         }
         tokio::time::sleep(BOOTSTRAP_RETRY).await;
     }
+}
+
+/// Makes again, until shutdown, what somebody may have deleted.
+async fn keep(store: &Store, service: &KubernetesService, shutdown: &Shutdown) {
+    while shutdown.run_until_cancelled(tokio::time::sleep(bootstrap::INTERVAL)).await.is_some() {
+        if let Err(error) = bootstrap::again(store, service).await {
+            tracing::warn!(%error, "bootstrap objects are not all there");
+        }
+    }
+}
+
+/// Who keeps the endpoints of the Service `kubernetes`, unless `--endpoint-reconciler-type=none`.
+fn service_endpoints(config: &Config, store: &Arc<Store>, port: u16) -> Option<ServiceEndpoints> {
+    if !config.reconcile_endpoints {
+        return None;
+    }
+    let address = service_endpoints::advertised(config.advertise_address, config.bind_address);
+    if address.is_none() {
+        tracing::warn!(
+            "no address to advertise: the service kubernetes has no endpoints; give --advertise-address"
+        );
+    }
+    address.map(|address| ServiceEndpoints::new(Arc::clone(store), address, port))
 }
 
 fn server_tls(config: &Config) -> Result<rustls::ServerConfig, RunError> {
@@ -129,8 +191,10 @@ fn server_tls(config: &Config) -> Result<rustls::ServerConfig, RunError> {
         TlsConfig::SelfSigned { directory } => {
             let (cert, key) = (directory.join("apiserver.crt"), directory.join("apiserver.key"));
             if !cert.exists() || !key.exists() {
-                std::fs::create_dir_all(directory)
-                    .map_err(|source| RunError::CertDir { directory: directory.display().to_string(), source })?;
+                std::fs::create_dir_all(directory).map_err(|source| RunError::CertDir {
+                    directory: directory.display().to_string(),
+                    source,
+                })?;
                 tls::self_signed("localhost", &names(config))?.write(&cert, &key)?;
             }
             KeyPairFiles::load(cert, key)?

@@ -36,7 +36,8 @@ pub(super) struct Authentication {
 
 /// Client certificates, service account tokens if there are keys for them, and anonymous.
 pub(super) fn authentication(args: &Args, lookup: &Arc<dyn Lookup>) -> Result<Authentication, RunError> {
-    let accounts = service_accounts(args)?.map(|config| Arc::new(ServiceAccounts::new(config, Arc::clone(lookup))));
+    let accounts =
+        service_accounts(args)?.map(|config| Arc::new(ServiceAccounts::new(config, Arc::clone(lookup))));
     let tokens = Arc::new(BearerTokens::new(accounts.clone()));
     let mut specials: Vec<Box<dyn Handler>> =
         vec![Box::new(TokenReviews::new(Arc::clone(&tokens))), Box::new(SelfSubjectReviews)];
@@ -50,7 +51,11 @@ pub(super) fn authentication(args: &Args, lookup: &Arc<dyn Lookup>) -> Result<Au
 }
 
 fn read(flag: &'static str, file: &Path) -> Result<Vec<u8>, RunError> {
-    std::fs::read(file).map_err(|source| RunError::File { flag, file: file.display().to_string(), source: source.into() })
+    std::fs::read(file).map_err(|source| RunError::File {
+        flag,
+        file: file.display().to_string(),
+        source: source.into(),
+    })
 }
 
 fn service_accounts(args: &Args) -> Result<Option<ServiceAccountConfig>, RunError> {
@@ -67,17 +72,24 @@ fn service_accounts(args: &Args) -> Result<Option<ServiceAccountConfig>, RunErro
         keys.append(&mut public_keys_from_pem(&pem).map_err(|error| bad(KEYS, file, error.into()))?);
     }
     let signing_key = match &args.service_account_signing_key_file {
-        Some(file) => Some(SigningKey::from_pem(&read(SIGNING, file)?).map_err(|e| bad(SIGNING, file, e.into()))?),
+        Some(file) => {
+            Some(SigningKey::from_pem(&read(SIGNING, file)?).map_err(|e| bad(SIGNING, file, e.into()))?)
+        }
         None => None,
     };
     if keys.is_empty() && signing_key.is_none() {
         return Ok(None);
     }
     if args.service_account_issuer.is_empty() {
-        return Err(RunError::Flag("service-account-issuer is required with service account keys".to_owned()));
+        return Err(RunError::Flag(
+            "service-account-issuer is required with service account keys".to_owned(),
+        ));
     }
-    let audiences =
-        if args.api_audiences.is_empty() { args.service_account_issuer.clone() } else { args.api_audiences.clone() };
+    let audiences = if args.api_audiences.is_empty() {
+        args.service_account_issuer.clone()
+    } else {
+        args.api_audiences.clone()
+    };
     Ok(Some(ServiceAccountConfig {
         keys,
         signing_key,
@@ -95,6 +107,8 @@ fn service_accounts(args: &Args) -> Result<Option<ServiceAccountConfig>, RunErro
 /// Everything about authorization.
 pub(super) struct Authorization {
     pub(super) authorizer: Arc<dyn Authorizer>,
+    /// The index that escalation checks read, whatever the modes.
+    pub(super) rbac: Arc<Rbac>,
     pub(super) specials: Vec<Box<dyn Handler>>,
     /// Turn true when an index first equals the store.
     pub(super) feeds: Vec<watch::Receiver<bool>>,
@@ -115,5 +129,5 @@ pub(super) fn authorization(modes: &[Mode], store: &Arc<Store>, shutdown: &Shutd
         specials.push(Box::new(review));
     }
     specials.push(Box::new(RulesReviews::new(Arc::clone(&rbac), modes.to_vec())));
-    Authorization { authorizer: Arc::new(Chain::new(modes, &rbac, &node)), specials, feeds }
+    Authorization { authorizer: Arc::new(Chain::new(modes, &rbac, &node)), rbac, specials, feeds }
 }
