@@ -63,7 +63,10 @@ pub fn check(new: &Pod, others: &[Arc<Pod>], node: &NodeView) -> Result<(), Reje
     if let Some(node) = &view.node
         && !apimachinery::node_affinity::required_matches(new, node)
     {
-        return reject("NodeAffinity".to_owned(), "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector");
+        return reject(
+            "NodeAffinity".to_owned(),
+            "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
+        );
     }
     if let Some(capacity) = view.allocatable.get("pods") {
         let used = i64::try_from(others.len()).unwrap_or(i64::MAX);
@@ -104,7 +107,10 @@ mod tests {
         let requests = [("cpu".to_owned(), ApiQuantity(cpu.to_owned()))].into();
         let resources = ResourceRequirements { requests: Some(requests), ..Default::default() };
         let container = Container { resources: Some(resources), ..Default::default() };
-        Pod { spec: Some(PodSpec { containers: vec![container], ..Default::default() }), ..Default::default() }
+        Pod {
+            spec: Some(PodSpec { containers: vec![container], ..Default::default() }),
+            ..Default::default()
+        }
     }
 
     #[test]

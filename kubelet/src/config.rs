@@ -126,7 +126,7 @@ pub struct ServerConfig {
 pub struct NodeConfig {
     /// The node's name.
     pub name: String,
-    /// The machine's hostname (address of type Hostname).
+    /// The address of type Hostname: the override or the machine's hostname.
     pub hostname: String,
     /// `--node-ip`, or found at start.
     pub ips: Vec<IpAddr>,
@@ -249,16 +249,20 @@ fn build(args: Args, mut file: KubeletConfiguration) -> Result<Config, ConfigErr
     file.validate().map_err(invalid)?;
     check_bootstrap(&args)?;
     check_swap(&file)?;
-    let hostname = node_name::hostname().map_err(|error| invalid(format!("failed to read the hostname: {error}")))?;
+    let hostname =
+        node_name::hostname().map_err(|error| invalid(format!("failed to read the hostname: {error}")))?;
     let name = node_name::node_name(args.hostname_override.as_deref(), &hostname).map_err(invalid)?;
-    let endpoint = args.container_runtime_endpoint.or(file.container_runtime_endpoint.take()).unwrap_or_default();
+    let endpoint =
+        args.container_runtime_endpoint.or(file.container_runtime_endpoint.take()).unwrap_or_default();
     if endpoint.is_empty() {
         return Err(invalid(
             "the container runtime endpoint address was not specified or empty, use --container-runtime-endpoint to set",
         ));
     }
     if !endpoint.starts_with("unix://") && !endpoint.starts_with('/') {
-        return Err(invalid(format!("unsupported container runtime endpoint {endpoint:?}: only unix sockets are")));
+        return Err(invalid(format!(
+            "unsupported container runtime endpoint {endpoint:?}: only unix sockets are"
+        )));
     }
     let address = args.address.or(file.address).unwrap_or(IpAddr::from([0, 0, 0, 0]));
     let port = args.port.or(file.port).unwrap_or(10250);
@@ -266,7 +270,11 @@ fn build(args: Args, mut file: KubeletConfiguration) -> Result<Config, ConfigErr
     let taints = if args.register_with_taints.is_empty() {
         file.register_with_taints.clone().unwrap_or_default()
     } else {
-        args.register_with_taints.iter().map(|text| taint::parse(text)).collect::<Result<_, _>>().map_err(invalid)?
+        args.register_with_taints
+            .iter()
+            .map(|text| taint::parse(text))
+            .collect::<Result<_, _>>()
+            .map_err(invalid)?
     };
     let labels = args.node_labels.unwrap_or_default();
     node_name::check_labels(&labels).map_err(invalid)?;
@@ -274,7 +282,9 @@ fn build(args: Args, mut file: KubeletConfiguration) -> Result<Config, ConfigErr
     let cgroup_driver = match args.cgroup_driver.as_deref().or(file.cgroup_driver.as_deref()) {
         None | Some("cgroupfs" | "") => CgroupDriver::Cgroupfs,
         Some("systemd") => CgroupDriver::Systemd,
-        Some(other) => return Err(invalid(format!("unknown cgroup driver {other:?}: must be cgroupfs or systemd"))),
+        Some(other) => {
+            return Err(invalid(format!("unknown cgroup driver {other:?}: must be cgroupfs or systemd")));
+        }
     };
     let tls = match (
         args.tls_cert_file.or(file.tls_cert_file.clone()),
@@ -284,7 +294,8 @@ fn build(args: Args, mut file: KubeletConfiguration) -> Result<Config, ConfigErr
         (None, None) => None,
         _ => return Err(invalid("tlsCertFile and tlsPrivateKeyFile must be given together")),
     };
-    let cert_dir = if args.cert_dir == Path::new("/var/lib/kubelet/pki") && args.root_dir != Path::new("/var/lib/kubelet")
+    let cert_dir = if args.cert_dir == Path::new("/var/lib/kubelet/pki")
+        && args.root_dir != Path::new("/var/lib/kubelet")
     {
         args.root_dir.join("pki")
     } else {
@@ -307,19 +318,21 @@ fn build(args: Args, mut file: KubeletConfiguration) -> Result<Config, ConfigErr
         args.healthz_bind_address.or(file.healthz_bind_address).unwrap_or(IpAddr::from([127, 0, 0, 1]));
     // Zero means "not set" (kubeadm's file spells it so).
     let set = |field: Option<file::Duration>| field.map(|d| d.0).filter(|d| !d.is_zero());
-    let seconds = |field: Option<file::Duration>, default: u64| set(field).unwrap_or(Duration::from_secs(default));
+    let seconds =
+        |field: Option<file::Duration>, default: u64| set(field).unwrap_or(Duration::from_secs(default));
     let status_update_frequency = seconds(file.node_status_update_frequency, 10);
     // Upstream reports every 5 minutes, unless only the update frequency is set: then as often as that.
-    let status_report_frequency = match (set(file.node_status_report_frequency), set(file.node_status_update_frequency)) {
-        (Some(report), _) => report,
-        (None, Some(update)) => update,
-        (None, None) => Duration::from_secs(300),
-    };
+    let status_report_frequency =
+        match (set(file.node_status_report_frequency), set(file.node_status_update_frequency)) {
+            (Some(report), _) => report,
+            (None, Some(update)) => update,
+            (None, None) => Duration::from_secs(300),
+        };
     Ok(Config {
         kubeconfig: args.kubeconfig,
         node: NodeConfig {
+            hostname: name.clone(),
             name,
-            hostname,
             ips,
             register: args.register_node.or(file.register_node).unwrap_or(true),
             labels,
@@ -337,7 +350,10 @@ fn build(args: Args, mut file: KubeletConfiguration) -> Result<Config, ConfigErr
             reserved: file.reserved(),
             root_dir: args.root_dir.clone(),
         },
-        static_pod_path: args.pod_manifest_path.or(file.static_pod_path.take()).filter(|path| !path.as_os_str().is_empty()),
+        static_pod_path: args
+            .pod_manifest_path
+            .or(file.static_pod_path.take())
+            .filter(|path| !path.as_os_str().is_empty()),
         file_check_frequency: seconds(file.file_check_frequency, 20),
         sync_frequency: seconds(file.sync_frequency, 60),
         root_dir: args.root_dir,
@@ -350,7 +366,11 @@ fn build(args: Args, mut file: KubeletConfiguration) -> Result<Config, ConfigErr
         cpu_cfs_quota: file.cpu_cfs_quota.unwrap_or(true),
         pod_pids_limit: file.pod_pids_limit.filter(|limit| *limit > 0),
         serialize_image_pulls: file.serialize_image_pulls.unwrap_or(true),
-        cluster_dns: if args.cluster_dns.is_empty() { file.cluster_dns.unwrap_or_default() } else { args.cluster_dns },
+        cluster_dns: if args.cluster_dns.is_empty() {
+            file.cluster_dns.unwrap_or_default()
+        } else {
+            args.cluster_dns
+        },
         cluster_domain: args.cluster_domain.or(file.cluster_domain).unwrap_or_default(),
         resolv_conf: file.resolv_conf.unwrap_or_else(|| PathBuf::from("/etc/resolv.conf")),
         server: file.enable_server.unwrap_or(true).then_some(server),
@@ -381,7 +401,10 @@ fn check_swap(file: &KubeletConfiguration) -> Result<(), ConfigError> {
     if lines.is_empty() {
         return Ok(());
     }
-    Err(invalid(format!("running with swap on is not supported, please disable swap or set failSwapOn to false: {}", lines.join("; "))))
+    Err(invalid(format!(
+        "running with swap on is not supported, please disable swap or set failSwapOn to false: {}",
+        lines.join("; ")
+    )))
 }
 
 #[cfg(test)]

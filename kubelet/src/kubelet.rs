@@ -159,6 +159,7 @@ impl Owners {
             runtime: self.runtime.clone(),
             runtime_state: self.runtime_state.clone(),
             volumes: self.volumes.clone(),
+            pods: self.pods.clone(),
             statuses: self.statuses.clone(),
             prober: prober.clone(),
             recorder: self.recorder.clone(),

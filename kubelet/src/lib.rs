@@ -26,6 +26,7 @@ pub mod pod_workers;
 pub mod prober;
 pub mod runtime;
 pub mod runtime_state;
+pub mod server;
 pub mod status_manager;
 pub mod sync_loop;
 pub mod sync_pod;

@@ -74,7 +74,12 @@ impl NodeOwner {
     }
 
     /// Watches the node's own object: its uid, labels and podCIDR.
-    async fn follow_object(self, client: kube::Client, uid: watch::Sender<Option<String>>, shutdown: Shutdown) {
+    async fn follow_object(
+        self,
+        client: kube::Client,
+        uid: watch::Sender<Option<String>>,
+        shutdown: Shutdown,
+    ) {
         let informer = InformerBuilder::<Node>::new(client)
             .field_selector(format!("metadata.name={}", self.config.name))
             .transform(|node: &mut Node| node.metadata.managed_fields = None)
@@ -105,8 +110,11 @@ impl NodeOwner {
     async fn update_pod_cidr(&self, node: &Node, current: &mut String) {
         let spec = node.spec.as_ref();
         let cidrs = spec.and_then(|s| s.pod_cidrs.clone()).unwrap_or_default();
-        let wanted =
-            if cidrs.is_empty() { spec.and_then(|s| s.pod_cidr.clone()).unwrap_or_default() } else { cidrs.join(",") };
+        let wanted = if cidrs.is_empty() {
+            spec.and_then(|s| s.pod_cidr.clone()).unwrap_or_default()
+        } else {
+            cidrs.join(",")
+        };
         if wanted.is_empty() || wanted == *current {
             return;
         }
@@ -115,7 +123,9 @@ impl NodeOwner {
                 tracing::info!(pod_cidr = %wanted, "updated the runtime's pod CIDR");
                 *current = wanted;
             }
-            Err(error) => tracing::error!(pod_cidr = %wanted, %error, "failed to update the runtime's pod CIDR"),
+            Err(error) => {
+                tracing::error!(pod_cidr = %wanted, %error, "failed to update the runtime's pod CIDR")
+            }
         }
     }
 }

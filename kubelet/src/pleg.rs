@@ -127,8 +127,16 @@ mod tests {
 
     #[test]
     fn only_pods_that_changed_are_named() {
-        let old = HashMap::from([pod("same", ContainerState::Running), pod("died", ContainerState::Running), pod("gone", ContainerState::Exited)]);
-        let new = HashMap::from([pod("same", ContainerState::Running), pod("died", ContainerState::Exited), pod("new", ContainerState::Created)]);
+        let old = HashMap::from([
+            pod("same", ContainerState::Running),
+            pod("died", ContainerState::Running),
+            pod("gone", ContainerState::Exited),
+        ]);
+        let new = HashMap::from([
+            pod("same", ContainerState::Running),
+            pod("died", ContainerState::Exited),
+            pod("new", ContainerState::Created),
+        ]);
         assert_eq!(changed_pods(&old, &new), ["died", "gone", "new"]);
         assert!(changed_pods(&new, &new).is_empty());
     }

@@ -79,10 +79,15 @@ pub fn generate(inputs: &Inputs<'_>) -> PodStatus {
     status.qos_class = Some(qos_class(pod, inputs.old));
     status.observed_generation = pod.metadata.generation;
     addresses(inputs, &mut status);
-    status.start_time = Some(inputs.old.start_time.clone().unwrap_or_else(|| pod::time(inputs.now)));
+    status.start_time = Some(inputs.old.start_time.clone().unwrap_or_else(|| pod::time(started(inputs))));
     carry_over(inputs.old, &mut status);
     conditions::set(inputs, spec, &mut status);
     status
+}
+
+/// When the kubelet first took the pod up: after its own restart, the oldest sandbox remembers.
+fn started(inputs: &Inputs<'_>) -> Timestamp {
+    inputs.runtime.sandboxes.iter().map(|sandbox| sandbox.created_at).min().unwrap_or(inputs.now)
 }
 
 fn qos_class(pod: &Pod, old: &PodStatus) -> String {

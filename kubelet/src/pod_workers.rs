@@ -296,7 +296,9 @@ impl PodWorkers {
         let gone: Vec<String> = self
             .workers
             .iter()
-            .filter(|(uid, worker)| worker.phase == Phase::Finished && !desired.contains(*uid) && !worker.running)
+            .filter(|(uid, worker)| {
+                worker.phase == Phase::Finished && !desired.contains(*uid) && !worker.running
+            })
             .map(|(uid, _)| uid.clone())
             .collect();
         for uid in &gone {

@@ -188,10 +188,19 @@ impl ProbeManager {
     }
 
     /// One look at the container and, if it is due, one probe.
-    async fn probe_once(&self, key: &Key, pod: &Arc<Pod>, container: &Container, state: &mut ProbeState) -> Step {
+    async fn probe_once(
+        &self,
+        key: &Key,
+        pod: &Arc<Pod>,
+        container: &Container,
+        state: &mut ProbeState,
+    ) -> Step {
         let Some(status) = self.context.statuses.get(&key.0) else { return Step::Continue };
-        let deleting =
-            self.context.pods.get(&key.0).is_some_and(|current| current.metadata.deletion_timestamp.is_some());
+        let deleting = self
+            .context
+            .pods
+            .get(&key.0)
+            .is_some_and(|current| current.metadata.deletion_timestamp.is_some());
         let observation = Observation::new(&status, &key.1, deleting, jiff::Timestamp::now());
         let was_waiting = state.is_waiting();
         let (step, change) = state.observe(&observation);
@@ -202,7 +211,9 @@ impl ProbeManager {
         if was_waiting {
             tracing::trace!(pod = pod::name(pod), container = %key.1, "container is up: probing");
         }
-        let Some(verdict) = self.attempt(pod, container, key.2, state, &status).await else { return Step::Continue };
+        let Some(verdict) = self.attempt(pod, container, key.2, state, &status).await else {
+            return Step::Continue;
+        };
         let change = state.record(verdict);
         self.publish(key, state, change);
         Step::Continue
@@ -220,7 +231,9 @@ impl ProbeManager {
         const MAX_PROBE_RETRIES: usize = 3;
         let mut outcome = Err(String::new());
         for _ in 0..MAX_PROBE_RETRIES {
-            outcome = action::run(&self.context.runtime, state.probe(), container, state.container_id(), status).await;
+            outcome =
+                action::run(&self.context.runtime, state.probe(), container, state.container_id(), status)
+                    .await;
             if outcome.is_ok() {
                 break;
             }

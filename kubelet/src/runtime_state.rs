@@ -46,7 +46,9 @@ impl RuntimeState {
     pub fn network_not_ready(&self) -> Option<String> {
         match &self.inner.read().conditions {
             None => Some("runtime network not ready: no status yet".to_owned()),
-            Some(Err(error)) => Some(format!("container runtime status check may not have completed yet: {error}")),
+            Some(Err(error)) => {
+                Some(format!("container runtime status check may not have completed yet: {error}"))
+            }
             Some(Ok(conditions)) if !conditions.network.status => Some(format!(
                 "container runtime network not ready: NetworkReady=false reason:{} message:{}",
                 conditions.network.reason, conditions.network.message

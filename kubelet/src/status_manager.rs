@@ -198,7 +198,8 @@ impl StatusManager {
         let mut deleting = object.metadata.deletion_timestamp.is_some();
         if let Some(patch) = patch::status_patch(base, status) {
             let body = serde_json::json!({ "metadata": { "uid": pod::uid(object) }, "status": patch });
-            match api.patch_status(pod::name(object), &PatchParams::default(), &Patch::Strategic(body)).await {
+            match api.patch_status(pod::name(object), &PatchParams::default(), &Patch::Strategic(body)).await
+            {
                 Ok(written) => {
                     deleting |= written.metadata.deletion_timestamp.is_some();
                     let version = resource_version(&written);

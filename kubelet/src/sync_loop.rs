@@ -166,7 +166,8 @@ impl SyncLoop {
         });
         self.workers.update(pod);
         if let Some(Err(rejection)) = rejection {
-            let eviction = Eviction { reason: rejection.reason, message: rejection.message, grace_period_seconds: None };
+            let eviction =
+                Eviction { reason: rejection.reason, message: rejection.message, grace_period_seconds: None };
             self.workers.evict(uid, eviction);
         }
     }

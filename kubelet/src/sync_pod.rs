@@ -16,6 +16,7 @@ use crate::compute_actions::{KillReason, PodActions, compute_actions};
 use crate::crash_loop_backoff::CrashLoopBackOff;
 use crate::events::{EventType, Recorder};
 use crate::pod;
+use crate::pod_manager::PodManager;
 use crate::pod_status::{self, Inputs};
 use crate::pod_workers::{BACK_OFF_PERIOD, Eviction, Outcome, Work};
 use crate::prober::ProbeManager;
@@ -37,6 +38,7 @@ pub struct PodSyncer {
     pub(crate) runtime: Runtime,
     pub(crate) runtime_state: RuntimeState,
     pub(crate) volumes: VolumeManager,
+    pub(crate) pods: PodManager,
     pub(crate) statuses: StatusManager,
     pub(crate) prober: ProbeManager,
     pub(crate) recorder: Recorder,
@@ -82,7 +84,11 @@ impl PodSyncer {
         eviction: Option<&Eviction>,
     ) -> PodStatus {
         let uid = pod::uid(pod);
-        let old = self.statuses.get(uid).map(|held| (*held).clone()).or_else(|| pod.status.clone()).unwrap_or_default();
+        let reported = || match self.pods.mirror_of(pod).filter(|_| pod::is_static(pod)) {
+            Some(mirror) => mirror.status.clone(),
+            None => pod.status.clone(),
+        };
+        let old = self.statuses.get(uid).map(|held| (*held).clone()).or_else(reported).unwrap_or_default();
         let start_errors = self.start_errors.lock().get(uid).cloned().unwrap_or_default();
         let runtime_name = self.runtime_state.runtime_name();
         let mut status = pod_status::generate(&Inputs {
@@ -133,8 +139,12 @@ impl PodSyncer {
         if actions.is_empty() {
             return Outcome::Synced { again_after: None };
         }
-        let context =
-            PodContext { pod: pod.clone(), sandbox_id: String::new(), pod_ips: self.pod_ips(pod, &current), volumes };
+        let context = PodContext {
+            pod: pod.clone(),
+            sandbox_id: String::new(),
+            pod_ips: self.pod_ips(pod, &current),
+            volumes,
+        };
         let progress = self.act(context, &current, &actions).await;
         match self.runtime_status(pod).await {
             Ok(after) => {
@@ -162,7 +172,12 @@ impl PodSyncer {
         if pod::is_host_network(pod) { self.node_ips.clone() } else { status.ips().to_vec() }
     }
 
-    async fn act(&self, mut context: PodContext, current: &RuntimePodStatus, actions: &PodActions) -> Progress {
+    async fn act(
+        &self,
+        mut context: PodContext,
+        current: &RuntimePodStatus,
+        actions: &PodActions,
+    ) -> Progress {
         let pod = context.pod.clone();
         let mut progress = Progress::default();
         if actions.kill_pod {
@@ -272,10 +287,14 @@ impl PodSyncer {
                 &format!("Back-off restarting failed container {name} in pod {formatted}"),
             );
             let delay = component_base::duration::format(delay);
-            self.note(uid, name, Some(StartError {
-                reason: "CrashLoopBackOff".to_owned(),
-                message: format!("back-off {delay} restarting failed container={name} pod={formatted}"),
-            }));
+            self.note(
+                uid,
+                name,
+                Some(StartError {
+                    reason: "CrashLoopBackOff".to_owned(),
+                    message: format!("back-off {delay} restarting failed container={name} pod={formatted}"),
+                }),
+            );
             progress.again(remaining);
             return false;
         }
@@ -326,18 +345,12 @@ impl PodSyncer {
         Some((refused.delay, refused.remaining))
     }
 
+    /// The pod's containers, logs and cgroup stay until its source forgets it (a finished Job's logs can be read).
     async fn finish(&self, target: &crate::pod_workers::Target) -> Outcome {
         let uid = target.uid();
         if let Err(error) = self.volumes.unmount_pod(uid).await {
             tracing::warn!(uid, %error, "failed to unmount the volumes of a pod");
             return Outcome::Failed { again_after: TRANSIENT_BACK_OFF };
-        }
-        let (name, namespace) = match target {
-            crate::pod_workers::Target::Pod(pod) => (pod::name(pod), pod::namespace(pod)),
-            crate::pod_workers::Target::Orphan(summary) => (summary.name.as_str(), summary.namespace.as_str()),
-        };
-        if let Err(error) = self.runtime.cleanup_pod(uid, name, namespace).await {
-            tracing::warn!(uid, %error, "failed to clean up after a pod");
         }
         self.start_errors.lock().remove(uid);
         self.statuses.finish(uid);

@@ -49,7 +49,12 @@ struct Inner {
 impl WorkerTasks {
     /// No pods yet.
     #[must_use]
-    pub fn new(syncer: Arc<PodSyncer>, resync: Duration, shutdown: CancellationToken, tracker: TaskTracker) -> Self {
+    pub fn new(
+        syncer: Arc<PodSyncer>,
+        resync: Duration,
+        shutdown: CancellationToken,
+        tracker: TaskTracker,
+    ) -> Self {
         let inner = Inner { state: Mutex::default(), syncer, resync, shutdown, tracker };
         Self { inner: Arc::new(inner) }
     }
@@ -162,7 +167,13 @@ impl WorkerTasks {
                         self.poke(&uid);
                     }
                 }
-                let ours = self.inner.state.lock().tasks.get(&uid).is_some_and(|task| Arc::ptr_eq(&task.wake, &wake));
+                let ours = self
+                    .inner
+                    .state
+                    .lock()
+                    .tasks
+                    .get(&uid)
+                    .is_some_and(|task| Arc::ptr_eq(&task.wake, &wake));
                 if !ours {
                     return;
                 }

@@ -4,7 +4,9 @@
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
-use super::{ContainerToKill, KillReason, PodActions, ProbeVerdicts, definition_changed, init_may_retry, kill_unknown};
+use super::{
+    ContainerToKill, KillReason, PodActions, ProbeVerdicts, definition_changed, init_may_retry, kill_unknown,
+};
 use crate::pod::is_sidecar;
 use crate::runtime::{ContainerState, RuntimeContainerStatus, RuntimePodStatus};
 
@@ -43,10 +45,20 @@ enum Step {
     Fatal,
 }
 
-fn step(spec: &PodSpec, container: &Container, current: &RuntimeContainerStatus, probes: &dyn ProbeVerdicts) -> Step {
+fn step(
+    spec: &PodSpec,
+    container: &Container,
+    current: &RuntimeContainerStatus,
+    probes: &dyn ProbeVerdicts,
+) -> Step {
     let sidecar = is_sidecar(container);
     let name = &container.name;
-    let kill = |message: String, reason| ContainerToKill { id: current.id.clone(), name: name.clone(), message, reason };
+    let kill = |message: String, reason| ContainerToKill {
+        id: current.id.clone(),
+        name: name.clone(),
+        message,
+        reason,
+    };
     match current.state {
         ContainerState::Running if !sidecar => Step::Wait,
         ContainerState::Running => {
@@ -73,7 +85,11 @@ fn step(spec: &PodSpec, container: &Container, current: &RuntimeContainerStatus,
         ContainerState::Exited if sidecar => Step::Start,
         ContainerState::Exited if current.exit_code == 0 => Step::Initialized,
         ContainerState::Exited => {
-            if init_may_retry(spec, container, current.exit_code) { Step::Start } else { Step::Fatal }
+            if init_may_retry(spec, container, current.exit_code) {
+                Step::Start
+            } else {
+                Step::Fatal
+            }
         }
         // Starting is synchronous in the pod's worker, so a container that is only created was left by a crash.
         ContainerState::Created => Step::Start,

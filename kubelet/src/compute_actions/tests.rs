@@ -262,7 +262,14 @@ fn probes() {
         &[1],
         &["foo2"],
     );
-    check("a failed liveness check with Never only kills", &failed("Never", liveness), NOTHING, &[], &[], &["foo2"]);
+    check(
+        "a failed liveness check with Never only kills",
+        &failed("Never", liveness),
+        NOTHING,
+        &[],
+        &[],
+        &["foo2"],
+    );
     let message = failed("Always", liveness).decide().containers_to_kill[0].message.clone();
     assert_eq!(message, "Container foo2 failed liveness probe, will be restarted");
 }
@@ -329,7 +336,14 @@ fn sandboxes() {
 
 #[test]
 fn init_containers() {
-    check("initialization completed; start all containers", &base_init("Always"), NOTHING, &[], &[0, 1, 2], &[]);
+    check(
+        "initialization completed; start all containers",
+        &base_init("Always"),
+        NOTHING,
+        &[],
+        &[0, 1, 2],
+        &[],
+    );
     check(
         "no init containers have been started; start the first one",
         &base_init("Always").with(|c| c.status.containers.clear()),
@@ -449,7 +463,8 @@ fn sidecars() {
     );
     let startup = |value: Option<bool>| {
         base_sidecars("Always").with(|c| {
-            c.pod.spec.as_mut().unwrap().init_containers.as_mut().unwrap()[2].startup_probe = Some(Default::default());
+            c.pod.spec.as_mut().unwrap().init_containers.as_mut().unwrap()[2].startup_probe =
+                Some(Default::default());
             c.verdicts.startup.extend(value.map(|v| ("init3-id".to_owned(), v)));
         })
     };
@@ -503,7 +518,10 @@ fn restart_rules_override_the_policy() {
     let rules = |codes: Vec<i32>| {
         vec![ContainerRestartRule {
             action: "Restart".to_owned(),
-            exit_codes: Some(ContainerRestartRuleOnExitCodes { operator: "In".to_owned(), values: Some(codes) }),
+            exit_codes: Some(ContainerRestartRuleOnExitCodes {
+                operator: "In".to_owned(),
+                values: Some(codes),
+            }),
         }]
     };
     let case = |codes| {

@@ -162,7 +162,10 @@ fn unsupported() -> Vec<(&'static str, Vec<Value>)> {
         ("podCIDR", empty()),
         ("cpuCFSQuotaPeriod", vec![json!("0s"), json!("100ms")]),
         ("maxOpenFiles", number(1_000_000)),
-        ("contentType", vec![json!(""), json!("application/vnd.kubernetes.protobuf"), json!("application/json")]),
+        (
+            "contentType",
+            vec![json!(""), json!("application/vnd.kubernetes.protobuf"), json!("application/json")],
+        ),
         ("kubeAPIQPS", vec![json!(0), json!(50)]),
         ("kubeAPIBurst", vec![json!(0), json!(100)]),
         ("evictionHard", empty()),
@@ -258,13 +261,17 @@ impl KubeletConfiguration {
             // A client certificate file that something else renews is read again; requesting one is not supported.
             tracing::warn!("rotateCertificates: certificates are re-read but not requested by this kubelet");
         }
-        if self.fail_cgroup_v1.unwrap_or(true) && !std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        if self.fail_cgroup_v1.unwrap_or(true)
+            && !std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+        {
             return Err("kubelet is configured to not run on a host using cgroup v1. cgroup v1 support is \
                         deprecated; set failCgroupV1 to false to run on it"
                 .to_owned());
         }
         if self.max_pods.is_some_and(|max| max < 0) {
-            return Err("invalid configuration: maxPods (--max-pods) must not be a negative number".to_owned());
+            return Err(
+                "invalid configuration: maxPods (--max-pods) must not be a negative number".to_owned()
+            );
         }
         for (name, quantity) in self.system_reserved.iter().chain(&self.kube_reserved).flatten() {
             if !matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage" | "pid") {
@@ -281,7 +288,9 @@ impl KubeletConfiguration {
         if !matches!(secs(webhook.and_then(|w| w.cache_authorized_ttl)), None | Some(0 | 300))
             || !matches!(secs(webhook.and_then(|w| w.cache_unauthorized_ttl)), None | Some(0 | 30))
         {
-            return Err("authorization.webhook cache times other than 5m and 30s are not supported".to_owned());
+            return Err(
+                "authorization.webhook cache times other than 5m and 30s are not supported".to_owned()
+            );
         }
         Ok(())
     }
@@ -302,9 +311,14 @@ impl KubeletConfiguration {
             return Err("no client provided, cannot use webhook authentication or authorization".to_owned());
         }
         Ok(ServerAuth {
-            anonymous: authentication.and_then(|a| a.anonymous.as_ref()).and_then(|a| a.enabled).unwrap_or(false),
+            anonymous: authentication
+                .and_then(|a| a.anonymous.as_ref())
+                .and_then(|a| a.enabled)
+                .unwrap_or(false),
             webhook: webhook.unwrap_or(has_apiserver),
-            client_ca_file: authentication.and_then(|a| a.x509.as_ref()).and_then(|x| x.client_ca_file.clone()),
+            client_ca_file: authentication
+                .and_then(|a| a.x509.as_ref())
+                .and_then(|x| x.client_ca_file.clone()),
             authorize,
         })
     }

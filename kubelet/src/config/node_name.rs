@@ -30,7 +30,11 @@ pub(super) fn node_ips(given: &[IpAddr]) -> Result<Vec<IpAddr>, String> {
         [ip] if ip.is_unspecified() => {}
         [ip] => return check(*ip).map(|ip| vec![ip]),
         [a, b] if a.is_ipv4() != b.is_ipv4() => return Ok(vec![check(*a)?, check(*b)?]),
-        _ => return Err("bad --node-ip: must contain either a single IP or a dual-stack pair of IPs".to_owned()),
+        _ => {
+            return Err(
+                "bad --node-ip: must contain either a single IP or a dual-stack pair of IPs".to_owned()
+            );
+        }
     }
     Ok(vec![default_route_ip().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))])
 }
@@ -94,7 +98,8 @@ pub(super) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Stri
         let namespace = key.split_once('/').map_or("", |(namespace, _)| namespace);
         let within = |domain: &str| namespace == domain || namespace.ends_with(&format!(".{domain}"));
         let reserved = within("kubernetes.io") || within("k8s.io");
-        if reserved && !ALLOWED_LABELS.contains(&key.as_str()) && !ALLOWED_PREFIXES.iter().any(|p| within(p)) {
+        if reserved && !ALLOWED_LABELS.contains(&key.as_str()) && !ALLOWED_PREFIXES.iter().any(|p| within(p))
+        {
             forbidden.push(key.as_str());
         }
     }

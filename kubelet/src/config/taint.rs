@@ -27,7 +27,10 @@ mod tests {
     #[test]
     fn taints_are_parsed() {
         let taint = parse("node-role.kubernetes.io/control-plane:NoSchedule").unwrap();
-        assert_eq!((taint.key.as_str(), taint.value, taint.effect.as_str()), ("node-role.kubernetes.io/control-plane", None, "NoSchedule"));
+        assert_eq!(
+            (taint.key.as_str(), taint.value, taint.effect.as_str()),
+            ("node-role.kubernetes.io/control-plane", None, "NoSchedule")
+        );
         assert_eq!(parse("a=b:NoExecute").unwrap().value.as_deref(), Some("b"));
         for bad in ["a", "a:b", "=b:NoSchedule", "a=b=c:NoSchedule"] {
             assert!(parse(bad).is_err(), "{bad}");

@@ -82,7 +82,11 @@ pub(super) async fn run(
 
 async fn write(api: &Api<Lease>, wanted: &Lease, exists: bool) -> Result<Lease, kube::Error> {
     let name = wanted.metadata.name.as_deref().unwrap_or_default();
-    if exists { api.replace(name, &PostParams::default(), wanted).await } else { api.create(&PostParams::default(), wanted).await }
+    if exists {
+        api.replace(name, &PostParams::default(), wanted).await
+    } else {
+        api.create(&PostParams::default(), wanted).await
+    }
 }
 
 #[cfg(test)]

@@ -60,7 +60,8 @@ mod tests {
 
     #[test]
     fn thresholds_are_upstreams_defaults() {
-        let plenty = Signals { memory_available: Some(1 << 30), bytes: Some((50, 100)), inodes: Some((50, 100)) };
+        let plenty =
+            Signals { memory_available: Some(1 << 30), bytes: Some((50, 100)), inodes: Some((50, 100)) };
         assert_eq!(judge(plenty), Pressure::default());
         assert!(judge(Signals { memory_available: Some(99 << 20), ..plenty }).memory);
         assert!(judge(Signals { bytes: Some((9, 100)), ..plenty }).disk);

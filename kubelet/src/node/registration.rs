@@ -80,7 +80,8 @@ pub(super) async fn register(
 
 fn announce_reboot(owner: &NodeOwner, existing: &Node) {
     let boot_id = machine::boot_id();
-    let before = existing.status.as_ref().and_then(|s| s.node_info.as_ref()).map(|info| info.boot_id.as_str());
+    let before =
+        existing.status.as_ref().and_then(|s| s.node_info.as_ref()).map(|info| info.boot_id.as_str());
     if before.is_some_and(|before| !before.is_empty() && before != boot_id) {
         let message = format!("Node {} has been rebooted, boot id: {boot_id}", owner.config.name);
         owner.event(EventType::Warning, "Rebooted", &message);

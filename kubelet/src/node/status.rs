@@ -8,7 +8,8 @@ use std::net::IpAddr;
 use apimachinery::quantity::Quantity;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus, NodeSystemInfo,
+    ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus,
+    NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use serde_json::{Map, Value, json};
@@ -121,9 +122,8 @@ pub(super) fn generate(facts: &Facts, old: &NodeStatus, now: Timestamp) -> NodeS
     status.allocatable = Some(quantities(&facts.capacity.allocatable));
     status.node_info = Some(facts.info.clone());
     status.images = Some(images(facts)).filter(|images| !images.is_empty());
-    status.daemon_endpoints = Some(NodeDaemonEndpoints {
-        kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(facts.port) }),
-    });
+    status.daemon_endpoints =
+        Some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(facts.port) }) });
     let held = old.conditions.clone().unwrap_or_default();
     let mut new = conditions(facts);
     for condition in &mut new {
@@ -231,7 +231,11 @@ mod tests {
 
     #[test]
     fn others_conditions_stay_and_addresses_are_replaced() {
-        let foreign = NodeCondition { type_: "NetworkUnavailable".to_owned(), status: "False".to_owned(), ..Default::default() };
+        let foreign = NodeCondition {
+            type_: "NetworkUnavailable".to_owned(),
+            status: "False".to_owned(),
+            ..Default::default()
+        };
         let old = NodeStatus { conditions: Some(vec![foreign]), ..Default::default() };
         let first = generate(&facts(), &old, at(1));
         assert!(first.conditions.iter().flatten().any(|c| c.type_ == "NetworkUnavailable"));

@@ -81,7 +81,8 @@ async fn one_round(
     let facts = facts(owner).await?;
     let now = Timestamp::now();
     if !*registered {
-        let node = registration::register(owner, api, &facts, now).await.map_err(|error| error.to_string())?;
+        let node =
+            registration::register(owner, api, &facts, now).await.map_err(|error| error.to_string())?;
         written.status = node.status;
         written.at = None;
         *registered = true;
@@ -122,7 +123,8 @@ async fn fetch(owner: &NodeOwner, api: &Api<Node>) -> Result<NodeStatus, String>
 /// Events for conditions that are new or changed: `Node x status is now: NodeReady`.
 fn announce(owner: &NodeOwner, old: Option<&NodeStatus>, new: &NodeStatus) {
     for condition in new.conditions.iter().flatten() {
-        let before = old.into_iter().flat_map(|s| s.conditions.iter().flatten()).find(|c| c.type_ == condition.type_);
+        let before =
+            old.into_iter().flat_map(|s| s.conditions.iter().flatten()).find(|c| c.type_ == condition.type_);
         if before.is_some_and(|before| before.status == condition.status) {
             continue;
         }

@@ -106,7 +106,8 @@ impl FileSource {
             return;
         }
         let parsed = read(&path, &metadata).and_then(|bytes| {
-            manifest::decode(&bytes, &path, &self.node_name, Timestamp::now()).map_err(|error| error.to_string())
+            manifest::decode(&bytes, &path, &self.node_name, Timestamp::now())
+                .map_err(|error| error.to_string())
         });
         let known = self.known.entry(path.clone()).or_insert(Known { stamp: None, pod: None });
         known.stamp = stamp;
@@ -171,7 +172,8 @@ fn read(path: &Path, metadata: &std::fs::Metadata) -> Result<Vec<u8>, String> {
     }
     let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
     let mut bytes = Vec::new();
-    let read = file.take(MAX_MANIFEST_BYTES + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    let read =
+        file.take(MAX_MANIFEST_BYTES + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     if u64::try_from(read).unwrap_or(u64::MAX) > MAX_MANIFEST_BYTES {
         return Err(format!("the file is larger than {MAX_MANIFEST_BYTES} bytes"));
     }
@@ -208,7 +210,9 @@ mod tests {
     use super::*;
 
     fn manifest(name: &str, image: &str) -> String {
-        format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec: {{containers: [{{name: c, image: '{image}'}}]}}\n")
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec: {{containers: [{{name: c, image: '{image}'}}]}}\n"
+        )
     }
 
     fn names(pods: &[Arc<Pod>]) -> Vec<&str> {

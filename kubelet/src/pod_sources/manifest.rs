@@ -29,7 +29,12 @@ pub(super) enum ManifestError {
 }
 
 /// Decodes, defaults, names and checks.
-pub(super) fn decode(bytes: &[u8], path: &Path, node_name: &str, now: Timestamp) -> Result<Pod, ManifestError> {
+pub(super) fn decode(
+    bytes: &[u8],
+    path: &Path,
+    node_name: &str,
+    now: Timestamp,
+) -> Result<Pod, ManifestError> {
     let text = std::str::from_utf8(bytes).map_err(|error| ManifestError::Parse(error.to_string()))?;
     let mut value: Value =
         serde_saphyr::from_str(text).map_err(|error| ManifestError::Parse(one_line(&error.to_string())))?;
@@ -39,8 +44,11 @@ pub(super) fn decode(bytes: &[u8], path: &Path, node_name: &str, now: Timestamp)
         return Err(ManifestError::Kind(format!("{api_version:?} {kind:?}")));
     }
     quantities_as_strings(&mut value);
-    let mut pod: Pod = serde_json::from_value(value).map_err(|error| ManifestError::Parse(error.to_string()))?;
-    let Some(spec) = pod.spec.as_mut() else { return Err(ManifestError::Invalid("spec: Required value".to_owned())) };
+    let mut pod: Pod =
+        serde_json::from_value(value).map_err(|error| ManifestError::Parse(error.to_string()))?;
+    let Some(spec) = pod.spec.as_mut() else {
+        return Err(ManifestError::Invalid("spec: Required value".to_owned()));
+    };
     defaults::apply(spec);
     check_spec(spec)?;
     spec.node_name = Some(node_name.to_owned());
@@ -52,7 +60,9 @@ pub(super) fn decode(bytes: &[u8], path: &Path, node_name: &str, now: Timestamp)
     });
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     if name.is_empty() {
-        return Err(ManifestError::Invalid("metadata.name: Required value: name or generateName is required".to_owned()));
+        return Err(ManifestError::Invalid(
+            "metadata.name: Required value: name or generateName is required".to_owned(),
+        ));
     }
     // The hash is over what the person wrote (defaulted), where, and on which node.
     let uid = match pod.metadata.uid.take().filter(|uid| !uid.is_empty()) {
@@ -135,12 +145,18 @@ fn check_spec(spec: &PodSpec) -> Result<(), ManifestError> {
         }
         for mount in container.volume_mounts.iter().flatten() {
             if !spec.volumes.iter().flatten().any(|volume| volume.name == mount.name) {
-                return invalid(format!("spec.containers[{name}].volumeMounts[].name: Not found: {:?}", mount.name));
+                return invalid(format!(
+                    "spec.containers[{name}].volumeMounts[].name: Not found: {:?}",
+                    mount.name
+                ));
             }
         }
     }
     if !matches!(crate::pod::restart_policy(spec), "Always" | "OnFailure" | "Never") {
-        return invalid(format!("spec.restartPolicy: Unsupported value: {:?}", crate::pod::restart_policy(spec)));
+        return invalid(format!(
+            "spec.restartPolicy: Unsupported value: {:?}",
+            crate::pod::restart_policy(spec)
+        ));
     }
     match api_reference(spec) {
         Some(what) => invalid(format!("static pods may not reference {what}")),
@@ -232,7 +248,11 @@ spec:
         assert_eq!(spec.restart_policy.as_deref(), Some("Always"));
         assert_eq!(spec.node_name.as_deref(), Some("Node1"));
         assert_eq!(spec.containers[0].resources.as_ref().unwrap().requests.as_ref().unwrap()["cpu"].0, "1");
-        assert_eq!(decode_text(MANIFEST).unwrap().metadata.uid, Some(uid.clone()), "the same content, the same uid");
+        assert_eq!(
+            decode_text(MANIFEST).unwrap().metadata.uid,
+            Some(uid.clone()),
+            "the same content, the same uid"
+        );
         assert_ne!(decode_text(&MANIFEST.replace("busybox:1", "busybox:2")).unwrap().metadata.uid, Some(uid));
     }
 
@@ -243,13 +263,22 @@ spec:
             ("", "expected a v1 Pod"),
             ("apiVersion: v1\nkind: Service\n", "expected a v1 Pod, got \"v1\" \"Service\""),
             ("apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n", "spec: Required value"),
-            ("apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: []}\n", "spec.containers: Required"),
-            ("apiVersion: v1\nkind: Pod\nspec: {containers: [{name: a, image: b}]}\n", "metadata.name: Required value"),
+            (
+                "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: []}\n",
+                "spec.containers: Required",
+            ),
+            (
+                "apiVersion: v1\nkind: Pod\nspec: {containers: [{name: a, image: b}]}\n",
+                "metadata.name: Required value",
+            ),
             (
                 "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: b}], volumes: [{name: v, secret: {secretName: s}}]}\n",
                 "static pods may not reference secrets",
             ),
-            ("apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: 5}\n", "couldn't parse as pod"),
+            (
+                "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: 5}\n",
+                "couldn't parse as pod",
+            ),
         ];
         for (text, expected) in cases {
             let error = decode_text(text).unwrap_err().to_string();

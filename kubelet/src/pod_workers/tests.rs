@@ -115,7 +115,10 @@ fn a_pod_that_ended_is_terminated_and_kept_until_its_source_forgets_it() {
 #[test]
 fn a_pod_first_seen_in_a_final_phase_starts_nothing() {
     let mut pod = api_pod("a");
-    pod.status = Some(k8s_openapi::api::core::v1::PodStatus { phase: Some("Failed".to_owned()), ..Default::default() });
+    pod.status = Some(k8s_openapi::api::core::v1::PodStatus {
+        phase: Some("Failed".to_owned()),
+        ..Default::default()
+    });
     let mut workers = PodWorkers::default();
     workers.update(Arc::new(pod));
     assert!(matches!(workers.start("a"), Some(Work::Terminate(_))));

@@ -111,7 +111,8 @@ mod tests {
             ]),
             ..Default::default()
         };
-        let new = PodStatus { conditions: Some(vec![condition("Ready", "True", None)]), ..Default::default() };
+        let new =
+            PodStatus { conditions: Some(vec![condition("Ready", "True", None)]), ..Default::default() };
         assert_eq!(
             status_patch(&base, &new),
             Some(json!({ "conditions": [{ "type": "Ready", "status": "True", "reason": null }] }))
@@ -121,7 +122,8 @@ mod tests {
     #[test]
     fn addresses_are_replaced_and_lost_fields_are_nulled() {
         let ips = |ip: &str| Some(vec![PodIP { ip: ip.to_owned() }]);
-        let base = PodStatus { reason: Some("Evicted".to_owned()), pod_ips: ips("10.0.0.1"), ..Default::default() };
+        let base =
+            PodStatus { reason: Some("Evicted".to_owned()), pod_ips: ips("10.0.0.1"), ..Default::default() };
         let new = PodStatus { pod_ips: ips("10.0.0.2"), ..Default::default() };
         assert_eq!(
             status_patch(&base, &new),

@@ -35,7 +35,8 @@ fn kill_order<'a>(
     spec: Option<&PodSpec>,
     status: &'a RuntimePodStatus,
 ) -> (Vec<&'a RuntimeContainerStatus>, Vec<&'a RuntimeContainerStatus>) {
-    let alive = |c: &&RuntimeContainerStatus| matches!(c.state, ContainerState::Running | ContainerState::Unknown);
+    let alive =
+        |c: &&RuntimeContainerStatus| matches!(c.state, ContainerState::Running | ContainerState::Unknown);
     let sidecars: Vec<&str> = spec
         .and_then(|spec| spec.init_containers.as_ref())
         .into_iter()
@@ -88,7 +89,11 @@ impl PodSyncer {
             Err(error) => return self.transient(pod, "failed to read the pod from the runtime", &error),
         };
         if after.containers.iter().any(|c| c.state == ContainerState::Running) {
-            tracing::warn!(namespace = pod::namespace(pod), name = pod::name(pod), "containers still run after the kill");
+            tracing::warn!(
+                namespace = pod::namespace(pod),
+                name = pod::name(pod),
+                "containers still run after the kill"
+            );
             return Outcome::Failed { again_after: TRANSIENT_BACK_OFF };
         }
         if orphaned.is_none() {
@@ -130,7 +135,12 @@ impl PodSyncer {
         Ok(())
     }
 
-    async fn kill_one(&self, pod: &Pod, container: &RuntimeContainerStatus, grace: i64) -> Result<(), RuntimeError> {
+    async fn kill_one(
+        &self,
+        pod: &Pod,
+        container: &RuntimeContainerStatus,
+        grace: i64,
+    ) -> Result<(), RuntimeError> {
         let message = format!("Stopping container {}", container.name);
         match self.runtime.kill_container(pod, &container.id, &container.name, grace, &message).await {
             Err(RuntimeError::NotFound(_)) => Ok(()),
