@@ -1,14 +1,17 @@
-//! Request bodies to objects: JSON decoding with unknown and duplicate fields detected.
+//! Request bodies to objects: JSON decoding that notices unknown and duplicate fields on the way.
 //!
 //! Upstream: `apimachinery/pkg/runtime/serializer/json` and its strict decoder.
 
 use apimachinery::status::ApiError;
 use k8s_openapi::Resource;
 use serde::de::DeserializeOwned;
-use serde_ignored::Path;
 
-/// Decodes a JSON body. Fields that the type does not have are described in `strict`
-/// (`unknown field "spec.foo"`), and otherwise ignored.
+mod strict;
+
+use strict::{StrictDeserializer, Tracker};
+
+/// Decodes a JSON body. What a strict decoder refuses is described in `strict` (`unknown field "spec.foo"`,
+/// `duplicate field "data.a"`), and otherwise let pass.
 pub fn decode_json<T: Resource + DeserializeOwned>(
     body: &[u8],
     strict: Option<&mut Vec<String>>,
@@ -27,35 +30,14 @@ pub fn decode_stored<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json:
     decode(bytes, None)
 }
 
-/// The one instantiation of each type's deserialiser.
+/// The one instantiation of each type's deserialiser: strict or not is decided at run time.
 fn decode<T: DeserializeOwned>(body: &[u8], strict: Option<&mut Vec<String>>) -> Result<T, serde_json::Error> {
     let mut de = serde_json::Deserializer::from_slice(body);
-    let mut found = Vec::new();
-    let wanted = strict.is_some();
-    let mut note = |path: Path<'_>| {
-        if wanted {
-            found.push(format!("unknown field \"{}\"", field_path(&path)));
-        }
-    };
-    let note: &mut dyn FnMut(Path<'_>) = &mut note;
-    let mut track = |path: Path<'_>| note(path);
-    let value = T::deserialize(serde_ignored::Deserializer::new(&mut de, &mut track))?;
+    let mut tracker = Tracker::new(strict.is_some());
+    let value = T::deserialize(StrictDeserializer::new(&mut de, &mut tracker))?;
     de.end()?;
     if let Some(strict) = strict {
-        strict.append(&mut found);
+        strict.append(&mut tracker.into_problems());
     }
     Ok(value)
-}
-
-/// `spec.containers[0].foo`.
-fn field_path(path: &Path<'_>) -> String {
-    match path {
-        Path::Root => String::new(),
-        Path::Seq { parent, index } => format!("{}[{index}]", field_path(parent)),
-        Path::Map { parent, key } => {
-            let parent = field_path(parent);
-            if parent.is_empty() { key.clone() } else { format!("{parent}.{key}") }
-        }
-        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => field_path(parent),
-    }
 }

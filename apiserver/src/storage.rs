@@ -198,7 +198,7 @@ impl Storage {
 
     /// Every change below the prefix after revision `after`.
     pub async fn watch(&self, prefix: &str, after: i64) -> Result<Watch, StorageError> {
-        self.etcd.watch(prefix, after).await
+        Watch::open(self.etcd.clone(), prefix, after).await
     }
 
     /// The store's revision now.

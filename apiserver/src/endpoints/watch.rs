@@ -285,6 +285,7 @@ impl Stream {
                     }
                 }
                 () = tokio::time::sleep_until(self.deadline) => return Ok(None),
+                () = self.renderer.api.shutdown.cancelled() => return Ok(None),
             }
             while out.len() < FRAME
                 && let Some(event) = watch.pending()

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use etcd_client::{
     Certificate, Client, Compare, CompareOp, ConnectOptions, GetOptions, Identity, KvClient, PutOptions, SortOrder,
-    SortTarget, TlsOptions, Txn, TxnOp, TxnOpResponse, WatchOptions,
+    SortTarget, TlsOptions, Txn, TxnOp, TxnOpResponse, WatchOptions, WatchStream,
 };
 
 use super::leases::Leases;
 use super::metrics::StorageMetrics;
-use super::{Commit, Committed, Freshness, ListQuery, Page, StorageError, Stored, Watch, Write};
+use super::{Commit, Committed, Freshness, ListQuery, Page, StorageError, Stored, Write};
 
 /// Keys fetched by one range request, so that a list of everything makes no message of unbounded size.
 const RANGE_PAGE: i64 = 10_000;
@@ -55,7 +55,9 @@ impl Etcd {
             .with_connect_timeout(Duration::from_secs(5))
             .with_keep_alive(Duration::from_secs(30), Duration::from_secs(10))
             .with_keep_alive_while_idle(true)
-            .with_tcp_keepalive(Duration::from_secs(30));
+            .with_tcp_keepalive(Duration::from_secs(30))
+            // A member without a leader must not serve a watch that can't move.
+            .with_require_leader(true);
         if config.servers.iter().any(|server| server.starts_with("https://")) {
             let mut tls = TlsOptions::new();
             if let Some(ca) = &config.ca_file {
@@ -189,14 +191,14 @@ impl Etcd {
         Ok(Committed::Conflict(current))
     }
 
-    pub(super) async fn watch(&self, prefix: &str, after: i64) -> Result<Watch, StorageError> {
+    pub(super) async fn open_watch(&self, prefix: &str, after: i64) -> Result<WatchStream, StorageError> {
         let options = WatchOptions::new()
             .with_prefix()
             .with_prev_key()
             .with_progress_notify()
             .with_start_revision(after + 1);
         let mut client = self.client.watch_client().max_decoding_message_size(usize::MAX);
-        Ok(Watch::new(client.watch(prefix, Some(options)).await?, after))
+        Ok(client.watch(prefix, Some(options)).await?)
     }
 }
 

@@ -1,13 +1,19 @@
 //! A watch on a key prefix: etcd's responses taken apart into one event after the other.
 //!
-//! Upstream: `apiserver/pkg/storage/etcd3/watcher.go`.
+//! A lost stream is opened again after the last revision received, so that a restart or a change of leader of etcd is
+//! not seen above; only compaction ends a watch. Upstream: `apiserver/pkg/storage/etcd3/watcher.go`.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
 use etcd_client::{EventType, WatchResponse, WatchStream};
 
+use super::etcd::Etcd;
 use super::{StorageError, Stored};
+
+/// Pause before a lost stream is opened again.
+const REOPEN_PAUSE: Duration = Duration::from_millis(250);
 
 /// A change below the prefix, in the order of revisions.
 #[derive(Debug, Clone)]
@@ -20,31 +26,44 @@ pub enum WatchEvent {
     Progress(i64),
 }
 
+impl WatchEvent {
+    fn revision(&self) -> i64 {
+        match self {
+            Self::Put { stored, .. } | Self::Deleted { stored } => stored.revision,
+            Self::Progress(revision) => *revision,
+        }
+    }
+}
+
 /// An open watch. Dropping it ends it.
 #[derive(Debug)]
 pub struct Watch {
-    stream: WatchStream,
+    etcd: Etcd,
+    prefix: String,
+    /// `None` while the stream is lost.
+    stream: Option<WatchStream>,
     pending: VecDeque<WatchEvent>,
-    revision: i64,
+    /// Told up to here.
+    told: i64,
+    /// Received up to here; always whole revisions, since etcd does not split one over two responses.
+    received: i64,
 }
 
 impl Watch {
-    pub(super) fn new(stream: WatchStream, after: i64) -> Self {
-        Self { stream, pending: VecDeque::new(), revision: after }
+    pub(super) async fn open(etcd: Etcd, prefix: &str, after: i64) -> Result<Self, StorageError> {
+        let stream = Some(etcd.open_watch(prefix, after).await?);
+        Ok(Self { etcd, prefix: prefix.to_owned(), stream, pending: VecDeque::new(), told: after, received: after })
     }
 
     /// The revision up to which everything has been told.
     pub fn revision(&self) -> i64 {
-        self.revision
+        self.told
     }
 
     /// An event that is here already.
     pub fn pending(&mut self) -> Option<WatchEvent> {
         let event = self.pending.pop_front()?;
-        match &event {
-            WatchEvent::Put { stored, .. } | WatchEvent::Deleted { stored } => self.revision = stored.revision,
-            WatchEvent::Progress(revision) => self.revision = *revision,
-        }
+        self.told = event.revision();
         Some(event)
     }
 
@@ -54,11 +73,35 @@ impl Watch {
             if let Some(event) = self.pending() {
                 return Ok(event);
             }
-            let Some(response) = self.stream.message().await? else {
-                return Err(StorageError::WatchClosed("end of stream".to_owned()));
+            let Some(stream) = &mut self.stream else {
+                self.reopen().await?;
+                continue;
             };
-            self.accept(&response)?;
+            let lost = match stream.message().await {
+                Ok(Some(response)) => match self.accept(&response) {
+                    Ok(()) => continue,
+                    Err(StorageError::WatchClosed(reason)) => reason,
+                    Err(error) => return Err(error),
+                },
+                Ok(None) => "end of stream".to_owned(),
+                Err(error) => match StorageError::from(error) {
+                    error @ StorageError::Etcd(_) => error.to_string(),
+                    error => return Err(error),
+                },
+            };
+            tracing::debug!(prefix = self.prefix, reason = lost, "etcd watch lost");
+            self.stream = None;
         }
+    }
+
+    async fn reopen(&mut self) -> Result<(), StorageError> {
+        tokio::time::sleep(REOPEN_PAUSE).await;
+        match self.etcd.open_watch(&self.prefix, self.received).await {
+            Ok(stream) => self.stream = Some(stream),
+            Err(StorageError::Etcd(error)) => tracing::debug!(prefix = self.prefix, %error, "etcd watch not opened"),
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     fn accept(&mut self, response: &WatchResponse) -> Result<(), StorageError> {
@@ -68,17 +111,18 @@ impl Watch {
         if response.canceled() {
             return Err(StorageError::WatchClosed(response.cancel_reason().to_owned()));
         }
-        if response.events().is_empty() {
-            if !response.created()
-                && let Some(header) = response.header()
-                && header.revision() > self.revision
-            {
-                self.pending.push_back(WatchEvent::Progress(header.revision()));
-            }
-            return Ok(());
-        }
         for event in response.events() {
-            self.pending.push_back(decode(event)?);
+            let event = decode(event)?;
+            self.received = event.revision();
+            self.pending.push_back(event);
+        }
+        if response.events().is_empty()
+            && !response.created()
+            && let Some(header) = response.header()
+            && header.revision() > self.received
+        {
+            self.received = header.revision();
+            self.pending.push_back(WatchEvent::Progress(header.revision()));
         }
         Ok(())
     }

@@ -1,0 +1,188 @@
+//! An API server on a free loopback port, and a client that shows answers as they are.
+
+use std::time::{Duration, Instant};
+
+use clap::{Args as _, Command, FromArgMatches};
+use component_base::Shutdown;
+use futures::StreamExt;
+use harness::etcd::Etcd;
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::BodyExt;
+use kube::Client;
+use kube::client::Body;
+use kube_apiserver::config::{Args, Config};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+/// The server; everything ends when it is dropped.
+pub(crate) struct Server {
+    pub(crate) client: Client,
+    pub(crate) etcd: Etcd,
+    shutdown: Shutdown,
+    task: JoinHandle<()>,
+    _directory: TempDir,
+}
+
+/// An answer.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    /// The body as JSON; null if it is none.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or(Value::Null)
+    }
+
+    /// The body, which must have come with this status.
+    #[track_caller]
+    pub(crate) fn expect(&self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        self.json()
+    }
+}
+
+impl Server {
+    pub(crate) async fn start() -> Self {
+        component_base::tls::install_crypto_provider();
+        let etcd = Etcd::start().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let flags = [
+            format!("--etcd-servers={}", etcd.endpoint()),
+            format!("--cert-dir={}", directory.path().display()),
+            // Pods here need no account.
+            "--disable-admission-plugins=ServiceAccount".to_owned(),
+        ];
+        let command = Args::augment_args(Command::new("kube-apiserver").no_binary_name(true));
+        let matches = command.try_get_matches_from(flags).unwrap();
+        let config = Config::new(Args::from_arg_matches(&matches).unwrap()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = Shutdown::new();
+        let stop = shutdown.clone();
+        let task = tokio::spawn(async move {
+            kube_apiserver::run::serve(config, listener, stop).await.unwrap();
+        });
+        let mut config = kube::Config::new(format!("https://{address}").parse().unwrap());
+        config.accept_invalid_certs = true;
+        let client = Client::try_from(config).unwrap();
+        let server = Self { client, etcd, shutdown, task, _directory: directory };
+        server.wait_ready().await;
+        server.post("/api/v1/namespaces", &json!({"metadata": {"name": "test"}})).await.expect(201);
+        server
+    }
+
+    async fn wait_ready(&self) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let answer = self.get("/readyz?verbose").await;
+            if answer.status == StatusCode::OK {
+                return;
+            }
+            assert!(Instant::now() < deadline, "not ready: {}", answer.text);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Any request. `headers`: name, value.
+    pub(crate) async fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = self.client.send(request.body(Body::from(body)).unwrap()).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        Answer { status: parts.status, headers: parts.headers, text }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.call("GET", path, &[], Vec::new()).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send("POST", path, "application/json", body).await
+    }
+
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> Answer {
+        self.send("PUT", path, "application/json", body).await
+    }
+
+    pub(crate) async fn patch(&self, path: &str, kind: &str, body: &Value) -> Answer {
+        self.send("PATCH", path, &format!("application/{kind}+json"), body).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.call("DELETE", path, &[], Vec::new()).await
+    }
+
+    async fn send(&self, method: &str, path: &str, content_type: &str, body: &Value) -> Answer {
+        self.call(method, path, &[("content-type", content_type)], body.to_string().into_bytes()).await
+    }
+
+    /// Creates a ConfigMap with labels; gives it as stored.
+    pub(crate) async fn config_map(&self, name: &str, labels: &Value) -> Value {
+        let body = json!({"metadata": {"name": name, "labels": labels}, "data": {"key": "value"}});
+        self.post(CONFIG_MAPS, &body).await.expect(201)
+    }
+
+    /// Opens a watch.
+    pub(crate) async fn watch(&self, path: &str, headers: &[(&str, &str)]) -> Watch {
+        let mut request = Request::builder().uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = self.client.send(request.body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        let frames = response.into_body().into_data_stream();
+        Watch { frames: frames.map(|frame| frame.unwrap().to_vec()).boxed(), buffer: Vec::new() }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+        self.task.abort();
+    }
+}
+
+pub(crate) const CONFIG_MAPS: &str = "/api/v1/namespaces/test/configmaps";
+pub(crate) const PODS: &str = "/api/v1/namespaces/test/pods";
+
+/// A pod with one container.
+pub(crate) fn pod(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "web"}},
+        "spec": {"containers": [{"name": "c", "image": "busybox"}]}})
+}
+
+/// An open watch, event by event.
+pub(crate) struct Watch {
+    frames: futures::stream::BoxStream<'static, Vec<u8>>,
+    buffer: Vec<u8>,
+}
+
+impl Watch {
+    /// The next event; `None` at the end of the stream.
+    pub(crate) async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                return Some(serde_json::from_slice(&line).unwrap());
+            }
+            let next = tokio::time::timeout(Duration::from_secs(20), self.frames.next());
+            self.buffer.extend(next.await.expect("an event or the end within 20 s")?);
+        }
+    }
+
+    /// The next event as `TYPE name`.
+    pub(crate) async fn summary(&mut self) -> String {
+        let event = self.next().await.expect("an event");
+        let name = event["object"]["metadata"]["name"].as_str().unwrap_or_default();
+        format!("{} {name}", event["type"].as_str().unwrap_or_default())
+    }
+}
