@@ -7,6 +7,8 @@ use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 use std::path::Path;
 
 pub mod format;
+pub mod read;
+pub mod rotate;
 pub mod tail;
 
 /// The text of a log's last lines, without times: at most so many lines and bytes.

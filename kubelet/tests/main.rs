@@ -2,3 +2,4 @@
 
 mod containerd;
 mod pod_lifecycle;
+mod server;
