@@ -4,7 +4,10 @@ use std::pin::Pin;
 
 use crate::config::Args;
 use crate::context::{Context, RunError};
-use crate::controllers::{deployment, endpoints, endpointslice, namespace, replicaset, root_ca_publisher, serviceaccount};
+use crate::controllers::{
+    deployment, endpoints, endpointslice, namespace, node_ipam, node_lifecycle, pod_gc, replicaset, root_ca_publisher,
+    serviceaccount, taint_eviction,
+};
 
 /// A controller running until shutdown.
 pub type Run = Pin<Box<dyn Future<Output = Result<(), RunError>> + Send>>;
@@ -56,6 +59,16 @@ pub static CONTROLLERS: &[Descriptor] = &[
     on("endpointslice-controller", &["endpointslice"], |context| Box::pin(endpointslice::run(context))),
     on("replicaset-controller", &["replicaset"], |context| Box::pin(replicaset::run(context))),
     on("deployment-controller", &["deployment"], |context| Box::pin(deployment::run(context))),
+    Descriptor {
+        name: "node-ipam-controller",
+        aliases: &["nodeipam"],
+        on_by_default: true,
+        needs: |args| args.allocate_node_cidrs,
+        run: |context| Box::pin(node_ipam::run(context)),
+    },
+    on("node-lifecycle-controller", &["nodelifecycle"], |context| Box::pin(node_lifecycle::run(context))),
+    on("taint-eviction-controller", &[], |context| Box::pin(taint_eviction::run(context))),
+    on("pod-garbage-collector-controller", &["podgc"], |context| Box::pin(pod_gc::run(context))),
 ];
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod context;
 pub mod controllers;
 pub mod descriptor;
 pub mod discovery;
+pub mod disruption;
 pub mod expectations;
 pub mod informers;
 pub mod pod_control;
