@@ -4,8 +4,8 @@
 //! lie, is the caller's business. Upstream's concept: kubeadm's `certs` phase.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose,
 };
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -96,8 +96,11 @@ pub fn new_ca(common_name: &str, now: SystemTime) -> Result<Pair, Error> {
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, common_name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages =
-        vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment, KeyUsagePurpose::KeyCertSign];
+    params.key_usages = vec![
+        KeyUsagePurpose::DigitalSignature,
+        KeyUsagePurpose::KeyEncipherment,
+        KeyUsagePurpose::KeyCertSign,
+    ];
     validity(&mut params, now, CA_LIFE);
     let cert = params.self_signed(&key).map_err(make)?;
     Ok(Pair { cert: cert.pem(), key: key.serialize_pem() })
@@ -106,7 +109,8 @@ pub fn new_ca(common_name: &str, now: SystemTime) -> Result<Pair, Error> {
 /// A new leaf certificate, signed by `ca`.
 pub fn new_leaf(ca: &Pair, leaf: &Leaf, now: SystemTime) -> Result<Pair, Error> {
     let make = |source| Error::Make { subject: leaf.common_name.clone(), source };
-    let issuer = Issuer::from_ca_cert_pem(&ca.cert, KeyPair::from_pem(&ca.key).map_err(make)?).map_err(make)?;
+    let issuer =
+        Issuer::from_ca_cert_pem(&ca.cert, KeyPair::from_pem(&ca.key).map_err(make)?).map_err(make)?;
     let key = KeyPair::generate().map_err(make)?;
     let mut params = CertificateParams::new(leaf.sans.clone()).map_err(make)?;
     params.distinguished_name = DistinguishedName::new();
@@ -188,8 +192,13 @@ pub fn facts(pem: &str) -> Result<Facts, Error> {
             }
         }
     }
-    let common_name =
-        cert.subject().iter_common_name().next().and_then(|cn| cn.as_str().ok()).unwrap_or_default().to_owned();
+    let common_name = cert
+        .subject()
+        .iter_common_name()
+        .next()
+        .and_then(|cn| cn.as_str().ok())
+        .unwrap_or_default()
+        .to_owned();
     Ok(Facts {
         not_before: time(cert.validity().not_before),
         not_after: time(cert.validity().not_after),

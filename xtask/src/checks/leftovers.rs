@@ -124,10 +124,11 @@ pub(super) fn before_up() -> Vec<Check> {
     }) {
         if !ours(pid) {
             let program = words.first().cloned().unwrap_or_default();
-            checks.push(Check::fail(
+            // Its ports decide whether the two can live together; those are checked apart.
+            checks.push(Check::warn(
                 "another Kubernetes",
                 format!("{program} runs as pid {pid}"),
-                "a machine can be a node of one cluster: stop and remove that one first",
+                "both manage cgroups called kubepods: stop that one unless you know that it is harmless",
             ));
         }
     }
