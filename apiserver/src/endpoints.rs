@@ -15,6 +15,7 @@ use crate::server::ApiContext;
 use crate::store::Target;
 
 pub mod binding;
+pub mod connect;
 pub mod create;
 pub mod delete;
 pub mod eviction;

@@ -17,6 +17,8 @@ use crate::authz::rbac::escalation::Escalation;
 use crate::bootstrap::service_endpoints::{self, ServiceEndpoints};
 use crate::bootstrap::{self, KubernetesService};
 use crate::config::{Config, TlsConfig};
+use crate::endpoints::connect;
+use crate::endpoints::connect::kubelet::{KubeletClientError, Kubelets};
 use crate::health::Health;
 use crate::lookup::Lookup;
 use crate::lookup::cached::CachedLookup;
@@ -57,6 +59,8 @@ pub enum RunError {
     },
     #[error("--{0}")]
     Flag(String),
+    #[error("client of kubelets")]
+    Kubelets(#[from] KubeletClientError),
 }
 
 /// Pause between tries to make the bootstrap objects.
@@ -99,6 +103,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Shutdown) ->
     pages.extend(authentication.pages);
     let mut specials = authentication.specials;
     specials.extend(authorization.specials);
+    specials.extend(connect::handlers(&lookup, Kubelets::new(&config.args)?));
     let api = ApiContext::new(Parts {
         authenticator: authentication.authenticator,
         authorizer: authorization.authorizer,

@@ -4,27 +4,18 @@
 
 use apimachinery::status::ApiError;
 use http::{HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 
+use super::read_body;
 use crate::body::Body;
 use crate::codec;
 use crate::registry::KubeObject;
 
-/// The largest request body, as for every write.
-const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
-
 /// Reads the request's object.
 pub async fn read<T: KubeObject>(request: Request<Incoming>) -> Result<T, ApiError> {
-    let limited = Limited::new(request.into_body(), MAX_BODY_BYTES);
-    let body = limited.collect().await.map_err(|error| {
-        if error.is::<http_body_util::LengthLimitError>() {
-            ApiError::request_entity_too_large(format!("limit is {MAX_BODY_BYTES}"))
-        } else {
-            ApiError::bad_request(format!("unable to read the request body: {error}"))
-        }
-    })?;
-    parse(&body.to_bytes())
+    let (parts, body) = request.into_parts();
+    let body = read_body::read(body).await?;
+    parse(&read_body::to_json(&parts.headers, body)?)
 }
 
 /// Decodes a body, whose apiVersion and kind, if given, must be those of `T`.
