@@ -23,16 +23,23 @@ use crate::table::{Cell, Column};
 
 pub mod all;
 pub mod apps;
+pub mod autoscaling;
+pub mod batch;
 mod cells;
+pub mod certificates;
 pub mod coordination;
 pub mod core;
 pub mod discovery;
 pub mod events;
+pub mod networking;
+pub mod node;
 mod object_meta;
 mod pod_template;
+pub mod policy;
 pub mod rbac;
 mod scale;
 pub mod scheduling;
+pub mod storage;
 pub mod resources;
 
 /// The verbs of an ordinary stored resource, in discovery's order.

@@ -1,0 +1,3 @@
+//! The node.k8s.io group, v1.
+
+pub mod runtime_class;

@@ -1,0 +1,3 @@
+//! The policy group, v1.
+
+pub mod pod_disruption_budget;
