@@ -6,6 +6,8 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvFromSource, EnvVarSource, Pod, Secret};
 
+use crate::runtime::Warnings;
+
 pub mod expansion;
 pub mod field_ref;
 pub mod services;
@@ -49,7 +51,7 @@ pub struct Environment {
     /// The variables.
     pub variables: BTreeMap<String, String>,
     /// Events about the pod.
-    pub warnings: Vec<(&'static str, String)>,
+    pub warnings: Warnings,
 }
 
 /// What must be fetched before [`environment`] can be called.
@@ -84,24 +86,31 @@ fn namespace(pod: &Pod) -> &str {
     pod.metadata.namespace.as_deref().unwrap_or_default()
 }
 
+/// What one `envFrom` source holds.
+struct SourceValues {
+    kind: &'static str,
+    name: String,
+    values: Vec<(String, String)>,
+}
+
 /// The keys and values of one `envFrom` source; `None` when it is optional and missing.
 fn source_values(
     source: &EnvFromSource,
     inputs: &EnvInputs<'_>,
-) -> Result<Option<(&'static str, String, Vec<(String, String)>)>, EnvError> {
+) -> Result<Option<SourceValues>, EnvError> {
     if let Some(reference) = &source.config_map_ref {
         let Some(map) = inputs.config_maps.get(&reference.name) else {
             return missing(reference.optional, "configmap", &reference.name);
         };
         let values = map.data.iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
-        return Ok(Some(("configMap", reference.name.clone(), values)));
+        return Ok(Some(SourceValues { kind: "configMap", name: reference.name.clone(), values }));
     }
     if let Some(reference) = &source.secret_ref {
         let Some(secret) = inputs.secrets.get(&reference.name) else {
             return missing(reference.optional, "secret", &reference.name);
         };
         let values = secret.data.iter().flatten().map(|(k, v)| (k.clone(), text(&v.0))).collect();
-        return Ok(Some(("secret", reference.name.clone(), values)));
+        return Ok(Some(SourceValues { kind: "secret", name: reference.name.clone(), values }));
     }
     Ok(None)
 }
@@ -164,7 +173,7 @@ pub fn environment(container: &Container, inputs: &EnvInputs<'_>) -> Result<Envi
     let mut variables = BTreeMap::new();
     let mut warnings = Vec::new();
     for source in container.env_from.iter().flatten() {
-        let Some((kind, name, values)) = source_values(source, inputs)? else { continue };
+        let Some(SourceValues { kind, name, values }) = source_values(source, inputs)? else { continue };
         let prefix = source.prefix.as_deref().unwrap_or_default();
         let mut skipped = Vec::new();
         for (key, value) in values {

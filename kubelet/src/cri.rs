@@ -6,6 +6,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use hyper_util::rt::TokioIo;
 use proto::runtime_v1 as v1;
 use proto::runtime_v1::image_service_client::ImageServiceClient;
@@ -73,10 +74,21 @@ pub struct Client {
     timeout: Duration,
 }
 
-async fn within<T>(
+/// Waits for an answer, but not for ever. The call is boxed: requests are large, and every caller up to the pod worker
+/// would carry them.
+fn within<'a, T: 'a>(
     call: &'static str,
     limit: Duration,
-    answer: impl Future<Output = Result<Response<T>, Status>>,
+    answer: impl Future<Output = Result<Response<T>, Status>> + Send + 'a,
+) -> impl Future<Output = Result<T, Error>> + Send + 'a {
+    let answer: BoxFuture<'a, _> = Box::pin(answer);
+    bounded(call, limit, answer)
+}
+
+async fn bounded<T>(
+    call: &'static str,
+    limit: Duration,
+    answer: BoxFuture<'_, Result<Response<T>, Status>>,
 ) -> Result<T, Error> {
     match tokio::time::timeout(limit, answer).await {
         Ok(Ok(response)) => Ok(response.into_inner()),

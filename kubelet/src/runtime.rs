@@ -167,7 +167,7 @@ impl Runtime {
         &self,
         pod: &Pod,
         attempt: u32,
-    ) -> Result<(v1::PodSandboxConfig, Vec<(&'static str, String)>), SandboxError> {
+    ) -> Result<(v1::PodSandboxConfig, Warnings), SandboxError> {
         let path = &self.config.resolv_conf;
         let resolv_conf = (!path.as_os_str().is_empty()).then(|| {
             std::fs::read_to_string(path).unwrap_or_else(|error| {

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Pod, PodDNSConfig, PodSpec};
 use proto::runtime_v1::DnsConfig;
 
 use super::labels::identity;
+use super::types::Warnings;
 
 /// As many nameservers as glibc reads.
 const MAX_NAMESERVERS: usize = 3;
@@ -32,7 +33,7 @@ pub struct PodDns {
     /// What the sandbox gets.
     pub config: DnsConfig,
     /// Events about the pod.
-    pub warnings: Vec<(&'static str, String)>,
+    pub warnings: Warnings,
 }
 
 /// A dnsPolicy that doesn't exist.
@@ -118,7 +119,7 @@ fn append(config: &mut DnsConfig, own: &PodDNSConfig) {
     }
 }
 
-fn limit(config: &mut DnsConfig, warnings: &mut Vec<(&'static str, String)>) {
+fn limit(config: &mut DnsConfig, warnings: &mut Warnings) {
     const REASON: &str = "DNSConfigForming";
     if config.servers.len() > MAX_NAMESERVERS {
         config.servers.truncate(MAX_NAMESERVERS);

@@ -11,6 +11,7 @@ use super::dns::{self, DnsInputs};
 use super::labels::{identity, sandbox_annotations, sandbox_labels};
 use super::resources::{NodeResources, sandbox_resources};
 use super::security::{all_containers, sandbox_context};
+use super::types::Warnings;
 
 /// The longest host name the kernel takes.
 const MAX_HOSTNAME: usize = 63;
@@ -145,7 +146,7 @@ pub fn sandbox_config(
     pod: &Pod,
     attempt: u32,
     inputs: &SandboxInputs<'_>,
-) -> Result<(v1::PodSandboxConfig, Vec<(&'static str, String)>), SandboxError> {
+) -> Result<(v1::PodSandboxConfig, Warnings), SandboxError> {
     check_identity(pod)?;
     let empty = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);

@@ -279,6 +279,9 @@ pub struct ExecSyncOutput {
     pub stderr: Vec<u8>,
 }
 
+/// Events of type Warning that came up: reason and message.
+pub type Warnings = Vec<(&'static str, String)>;
+
 /// Who drives the cgroups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CgroupDriver {
