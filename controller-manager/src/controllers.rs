@@ -1,5 +1,6 @@
 //! One file per controller.
 
+pub mod daemonset;
 pub mod deployment;
 pub mod endpoints;
 pub mod endpointslice;

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use crate::config::Args;
 use crate::context::{Context, RunError};
 use crate::controllers::{
-    deployment, endpoints, endpointslice, namespace, node_ipam, node_lifecycle, pod_gc, replicaset, root_ca_publisher,
+    daemonset, deployment, endpoints, endpointslice, namespace, node_ipam, node_lifecycle, pod_gc, replicaset, root_ca_publisher,
     serviceaccount, taint_eviction,
 };
 
@@ -59,6 +59,7 @@ pub static CONTROLLERS: &[Descriptor] = &[
     on("endpointslice-controller", &["endpointslice"], |context| Box::pin(endpointslice::run(context))),
     on("replicaset-controller", &["replicaset"], |context| Box::pin(replicaset::run(context))),
     on("deployment-controller", &["deployment"], |context| Box::pin(deployment::run(context))),
+    on("daemonset-controller", &["daemonset"], |context| Box::pin(daemonset::run(context))),
     Descriptor {
         name: "node-ipam-controller",
         aliases: &["nodeipam"],

@@ -66,11 +66,6 @@ impl PodBuilder {
         self
     }
 
-    pub(crate) fn namespace(mut self, namespace: &str) -> Self {
-        self.0.metadata.namespace = Some(namespace.to_owned());
-        self
-    }
-
     pub(crate) fn phase(mut self, phase: &str) -> Self {
         self.status().phase = Some(phase.to_owned());
         self
@@ -261,6 +256,25 @@ pub(crate) fn service(name: &str, ports: &[(&str, i32, IntOrString)]) -> k8s_ope
             ip_families: Some(vec!["IPv4".to_owned()]),
             type_: Some("ClusterIP".to_owned()),
             ..ServiceSpec::default()
+        }),
+        status: None,
+    }
+}
+
+/// A DaemonSet in `default` selecting `app=NAME`.
+pub(crate) fn daemon_set(name: &str) -> k8s_openapi::api::apps::v1::DaemonSet {
+    k8s_openapi::api::apps::v1::DaemonSet {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some("default".to_owned()),
+            uid: Some(format!("{name}-uid")),
+            generation: Some(1),
+            ..ObjectMeta::default()
+        },
+        spec: Some(k8s_openapi::api::apps::v1::DaemonSetSpec {
+            selector: selector(name),
+            template: template(name),
+            ..Default::default()
         }),
         status: None,
     }
