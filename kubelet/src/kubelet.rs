@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::crash_loop_backoff::CrashLoopBackOff;
 use crate::events::Recorder;
 use crate::garbage_collection::GarbageCollector;
+use crate::logs::rotate::{self, RotationPolicy};
 use crate::mirror_pods::MirrorPods;
 use crate::node;
 use crate::pleg::{self, RuntimePods};
@@ -27,6 +28,7 @@ use crate::pod_sources::{apiserver, file::FileSource};
 use crate::prober::{ProbeContext, ProbeManager};
 use crate::runtime::{Runtime, RuntimeConfig, RuntimeError};
 use crate::runtime_state::RuntimeState;
+use crate::server::{self, ServerContext, ServerError};
 use crate::status_manager::StatusManager;
 use crate::sync_loop::{Inputs, SyncLoop};
 use crate::sync_pod::PodSyncer;
@@ -48,6 +50,9 @@ pub enum RunError {
     /// A port can't be served.
     #[error("failed to serve")]
     Serving(#[from] serving::ServingError),
+    /// The port 10250 can't be served.
+    #[error("failed to serve the kubelet's API")]
+    Server(#[from] ServerError),
     /// A directory can't be made.
     #[error("failed to create {path}")]
     Directory {
@@ -170,6 +175,24 @@ impl Owners {
         WorkerTasks::new(syncer, self.config.sync_frequency, self.shutdown.clone(), self.tracker.clone())
     }
 
+    /// Starts the port 10250, and the rotation of the logs that it serves.
+    async fn start_server(&self) -> Result<(), RunError> {
+        let (cri, logs) = (self.runtime.cri().clone(), self.config.pod_logs_dir.clone());
+        self.tracker.spawn(rotate::run(cri, logs, RotationPolicy::default(), self.shutdown.clone()));
+        let Some(config) = self.config.server.clone() else { return Ok(()) };
+        let context = ServerContext {
+            config,
+            node_name: self.config.node.name.clone(),
+            runtime: self.runtime.clone(),
+            pods: self.pods.clone(),
+            statuses: self.statuses.clone(),
+            client: self.client.clone(),
+            metrics: Registry::new(),
+        };
+        server::start(context, &self.tracker, &self.shutdown).await?;
+        Ok(())
+    }
+
     /// Starts everything that talks to the apiserver.
     fn start_api_side(&self, sources: &mpsc::UnboundedSender<crate::pod_sources::SourceUpdate>) {
         let owner = node::NodeOwner {
@@ -231,6 +254,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
         owners.mirrors.manifests_are_known();
     }
     owners.start_api_side(&source_updates);
+    owners.start_server().await?;
 
     let sync_loop = SyncLoop {
         pods: owners.pods.clone(),

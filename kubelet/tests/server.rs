@@ -250,8 +250,5 @@ async fn streams(client: &Client) {
     let response = client.send(spdy, true).await;
     assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
     assert_eq!(response.headers()["x-stream-protocol-version"], "v4.channel.k8s.io");
-    assert_eq!(
-        client.exec("/exec/default/web/none?command=true&output=1", "v4.channel.k8s.io").await.is_err(),
-        true
-    );
+    assert!(client.exec("/exec/default/web/none?command=true&output=1", "v4.channel.k8s.io").await.is_err());
 }
