@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use http::HeaderMap;
 
 pub mod bearer;
+pub mod impersonation;
 pub mod issuer_discovery;
 pub mod reviews;
 pub mod service_account;

@@ -13,6 +13,7 @@ use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, USER_AGENT};
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 
+use crate::authn::impersonation::impersonate;
 use crate::authn::{Credentials, UserInfo};
 use crate::authz::{Attributes, Decision};
 use crate::body::Body;
@@ -27,7 +28,11 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
 /// Answers one request.
-pub async fn handle(api: Arc<ApiContext>, connection: Connection, request: Request<Incoming>) -> Response<Body> {
+pub async fn handle(
+    api: Arc<ApiContext>,
+    connection: Connection,
+    request: Request<Incoming>,
+) -> Response<Body> {
     let started = Instant::now();
     let query = Query::parse(request.uri().query());
     let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
@@ -39,7 +44,9 @@ pub async fn handle(api: Arc<ApiContext>, connection: Connection, request: Reque
         Ok(Err(error)) => respond::error(&error),
         Err(panic) => {
             tracing::error!(panic = panic_text(&*panic), audit_id, "request handler panicked");
-            respond::error(&ApiError::internal("This request caused apiserver to panic. Look in the logs for details."))
+            respond::error(&ApiError::internal(
+                "This request caused apiserver to panic. Look in the logs for details.",
+            ))
         }
     };
     if let Ok(value) = HeaderValue::from_str(&audit_id) {
@@ -60,7 +67,8 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 
 /// The client's audit id, if it is usable, or a new one.
 fn audit_id(headers: &HeaderMap) -> String {
-    let given = headers.get(AUDIT_ID).and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty() && id.len() <= 64);
+    let given =
+        headers.get(AUDIT_ID).and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty() && id.len() <= 64);
     given.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned)
 }
 
@@ -73,6 +81,7 @@ async fn staged(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
     let user = authenticate(api, connection, request.headers()).await?;
+    let user = impersonate(&*api.authorizer, user, request.headers()).await?;
     let agent = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
     let ctx = Arc::new(RequestContext::new(info, user, audit_id, agent.to_owned()));
     // The audit stage goes here: it sees the user and every outcome after it.
@@ -114,7 +123,9 @@ async fn authorize(api: &ApiContext, ctx: &RequestContext) -> Result<(), ApiErro
     let attributes = Attributes::of(&ctx.user, &ctx.info);
     match api.authorizer.authorize(attributes).await {
         Decision::Allow(_) => Ok(()),
-        Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(crate::authz::forbidden::forbidden(&attributes, &reason)),
+        Decision::Deny(reason) | Decision::NoOpinion(reason) => {
+            Err(crate::authz::forbidden::forbidden(&attributes, &reason))
+        }
     }
 }
 

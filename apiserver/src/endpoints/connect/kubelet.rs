@@ -86,6 +86,15 @@ impl Kubelets {
         Ok(Self { tls: TlsConnector::from(Arc::new(config)), preferred, timeout: args.kubelet_timeout })
     }
 
+    /// A client without a certificate of its own.
+    #[cfg(test)]
+    pub(super) fn for_tests() -> Self {
+        let verifier = Arc::new(Unverified(provider()));
+        let builder = ClientConfig::builder().dangerous().with_custom_certificate_verifier(verifier);
+        let tls = TlsConnector::from(Arc::new(builder.with_no_client_auth()));
+        Self { tls, preferred: Vec::new(), timeout: Duration::from_secs(10) }
+    }
+
     /// Where the kubelet of `node` is reached.
     pub async fn address(&self, lookup: &Arc<dyn Lookup>, node: &str) -> Result<KubeletAddress, ApiError> {
         let object = lookup::get::<Node>(lookup, "", node).await?;

@@ -149,46 +149,5 @@ pub(super) async fn proxy(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
-        list.iter()
-            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()))
-            .collect()
-    }
-
-    #[test]
-    fn an_upgrade_needs_both_headers() {
-        for (list, expected) in [
-            (&[("connection", "Upgrade"), ("upgrade", "websocket")][..], Some("websocket")),
-            (&[("connection", "keep-alive, upgrade"), ("upgrade", "SPDY/3.1")], Some("SPDY/3.1")),
-            (&[("connection", "keep-alive"), ("upgrade", "websocket")], None),
-            (&[("connection", "Upgrade")], None),
-            (&[], None),
-        ] {
-            let headers = headers(list);
-            assert_eq!(protocol(&headers).map(|value| value.to_str().unwrap()), expected, "{list:?}");
-        }
-    }
-
-    #[test]
-    fn credentials_stay_here() {
-        let token = format!("v5.channel.k8s.io, {WEBSOCKET_TOKEN_PREFIX}c2VjcmV0");
-        let headers = headers(&[
-            ("authorization", "Bearer secret"),
-            ("cookie", "session=secret"),
-            ("impersonate-user", "secret"),
-            ("x-remote-user", "secret"),
-            ("sec-websocket-key", "k"),
-            ("sec-websocket-protocol", &token),
-        ]);
-        let address = KubeletAddress::for_tests("192.0.2.1", 10250);
-        let protocol = HeaderValue::from_static("websocket");
-        let request = forwarded("/exec/ns/p/c", &address, Method::GET, &headers, &protocol).unwrap();
-        let text = format!("{:?}", request.headers());
-        assert!(!text.contains("secret") && !text.contains("c2VjcmV0"), "{text}");
-        assert_eq!(request.headers()[header::SEC_WEBSOCKET_PROTOCOL], "v5.channel.k8s.io");
-        assert_eq!(request.headers()[header::HOST], "192.0.2.1:10250");
-    }
-}
+#[path = "upgrade/tests.rs"]
+mod tests;
