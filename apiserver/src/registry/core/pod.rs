@@ -100,7 +100,6 @@ impl Strategy for PodStrategy {
 
     fn prepare_for_status_update(&self, _ctx: &RequestContext, new: &mut Pod, old: &Pod) {
         new.spec.clone_from(&old.spec);
-        new.metadata.deletion_timestamp = None;
         new.metadata.owner_references.clone_from(&old.metadata.owner_references);
         new.metadata.generation = old.metadata.generation;
         let was = old.status.as_ref();
