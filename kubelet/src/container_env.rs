@@ -94,10 +94,7 @@ struct SourceValues {
 }
 
 /// The keys and values of one `envFrom` source; `None` when it is optional and missing.
-fn source_values(
-    source: &EnvFromSource,
-    inputs: &EnvInputs<'_>,
-) -> Result<Option<SourceValues>, EnvError> {
+fn source_values(source: &EnvFromSource, inputs: &EnvInputs<'_>) -> Result<Option<SourceValues>, EnvError> {
     if let Some(reference) = &source.config_map_ref {
         let Some(map) = inputs.config_maps.get(&reference.name) else {
             return missing(reference.optional, "configmap", &reference.name);

@@ -4,6 +4,7 @@
 //! status manager, volume manager, node registration/status/lease, and the server on 10250.
 
 pub mod admission;
+pub mod api_error;
 pub mod cgroups;
 pub mod compute_actions;
 pub mod config;

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::api_error::ApiError;
 use crate::pod::{self, CONFIG_MIRROR_ANNOTATION};
 use crate::pod_manager::PodManager;
 
@@ -147,7 +148,7 @@ impl MirrorPods {
             // The watch will tell of it.
             Err(kube::Error::Api(status)) if status.code == 409 => true,
             Err(error) => {
-                tracing::warn!(name = pod::name(static_pod), %error, "failed creating a mirror pod");
+                tracing::warn!(name = pod::name(static_pod), error = %ApiError(&error), "failed creating a mirror pod");
                 false
             }
         }
@@ -164,7 +165,7 @@ impl MirrorPods {
             Ok(_) => true,
             Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => true,
             Err(error) => {
-                tracing::warn!(name = pod::name(mirror), %error, "failed deleting a mirror pod");
+                tracing::warn!(name = pod::name(mirror), error = %ApiError(&error), "failed deleting a mirror pod");
                 false
             }
         }

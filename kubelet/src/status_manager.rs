@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::api_error::ApiError;
 use crate::pod;
 use crate::pod_manager::PodManager;
 
@@ -151,7 +152,7 @@ impl StatusManager {
                 tracing::warn!(
                     namespace = pod::namespace(&object),
                     name = pod::name(&object),
-                    error = %error,
+                    error = %ApiError(&error),
                     "failed to update status for pod"
                 );
             }

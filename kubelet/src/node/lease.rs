@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Owne
 use kube::api::{Api, PostParams};
 use tokio::sync::watch;
 
+use crate::api_error::ApiError;
 use crate::config::NodeConfig;
 
 const NAMESPACE: &str = "kube-node-lease";
@@ -67,7 +68,7 @@ pub(super) async fn run(
                 period
             }
             Err(error) => {
-                tracing::warn!(node = %config.name, %error, "failed to update lease");
+                tracing::warn!(node = %config.name, error = %ApiError(&error), "failed to update lease");
                 // Somebody else may have written or deleted it: start from what is there.
                 held = api.get_opt(&config.name).await.unwrap_or_default();
                 RETRY_PERIOD

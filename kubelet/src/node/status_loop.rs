@@ -12,6 +12,7 @@ use super::capacity::Capacity;
 use super::pressure::Pressure;
 use super::status::{Facts, generate, patch, same};
 use super::{NodeOwner, machine, registration};
+use crate::api_error::ApiError;
 use crate::events::EventType;
 
 /// While the node is not ready its recovery is looked for this often.
@@ -81,8 +82,9 @@ async fn one_round(
     let facts = facts(owner).await?;
     let now = Timestamp::now();
     if !*registered {
-        let node =
-            registration::register(owner, api, &facts, now).await.map_err(|error| error.to_string())?;
+        let node = registration::register(owner, api, &facts, now)
+            .await
+            .map_err(|error| ApiError(&error).to_string())?;
         written.status = node.status;
         written.at = None;
         *registered = true;
@@ -104,7 +106,7 @@ async fn one_round(
                 Ok(node) => written.status = node.status,
                 Err(error) => {
                     written.status = None;
-                    return Err(error.to_string());
+                    return Err(ApiError(&error).to_string());
                 }
             }
         } else {
@@ -116,7 +118,7 @@ async fn one_round(
 }
 
 async fn fetch(owner: &NodeOwner, api: &Api<Node>) -> Result<NodeStatus, String> {
-    let node = api.get(&owner.config.name).await.map_err(|error| error.to_string())?;
+    let node = api.get(&owner.config.name).await.map_err(|error| ApiError(&error).to_string())?;
     Ok(node.status.unwrap_or_default())
 }
 

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::SourceUpdate;
-use crate::pod::{API_SOURCE, CONFIG_FIRST_SEEN_ANNOTATION, CONFIG_SOURCE_ANNOTATION};
+use crate::pod::{API_SOURCE, CONFIG_SOURCE_ANNOTATION};
 
 /// Watches the pods of `node_name`.
 pub async fn run(
@@ -68,9 +68,6 @@ fn annotate(pod: &Arc<Pod>) -> Arc<Pod> {
     let mirror = annotations.contains_key(crate::pod::CONFIG_MIRROR_ANNOTATION);
     if !mirror {
         annotations.insert(CONFIG_SOURCE_ANNOTATION.to_owned(), API_SOURCE.to_owned());
-        annotations
-            .entry(CONFIG_FIRST_SEEN_ANNOTATION.to_owned())
-            .or_insert_with(|| jiff::Timestamp::now().to_string());
     }
     Arc::new(pod)
 }

@@ -7,7 +7,8 @@ use crate::pod::{self, is_sidecar};
 use crate::runtime::SandboxState;
 
 /// Types that only the kubelet writes; others (`DisruptionTarget`, readiness gates) are kept as they are.
-const OWNED: &[&str] = &["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+const OWNED: &[&str] =
+    &["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 
 /// Whether the kubelet is the writer of this condition type.
 #[must_use]
@@ -105,7 +106,8 @@ fn ready(spec: &PodSpec, containers_ready: &PodCondition, all: &[PodCondition]) 
     for gate in spec.readiness_gates.iter().flatten() {
         let type_ = &gate.condition_type;
         match all.iter().find(|c| c.type_ == *type_) {
-            None => messages.push(format!("corresponding condition of pod readiness gate \"{type_}\" does not exist.")),
+            None => messages
+                .push(format!("corresponding condition of pod readiness gate \"{type_}\" does not exist.")),
             Some(found) if found.status != "True" => messages.push(format!(
                 "the status of pod readiness gate \"{type_}\" is not \"True\", but {}",
                 found.status

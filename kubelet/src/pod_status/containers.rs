@@ -3,8 +3,8 @@
 //! Upstream's concept: `convertToAPIContainerStatuses` in `pkg/kubelet/kubelet_pods.go`.
 
 use k8s_openapi::api::core::v1::{
-    Container, ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, PodSpec, ResourceRequirements, VolumeMountStatus,
+    Container, ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated,
+    ContainerStateWaiting, ContainerStatus, PodSpec, ResourceRequirements, VolumeMountStatus,
 };
 
 use super::Inputs;
@@ -14,8 +14,11 @@ use crate::runtime::{ContainerState, RuntimeContainerStatus};
 
 /// Statuses of `spec.containers`, sorted by name as upstream's.
 pub(super) fn regular_statuses(inputs: &Inputs<'_>, spec: &PodSpec) -> Option<Vec<ContainerStatus>> {
-    let default_reason =
-        if spec.init_containers.as_ref().is_some_and(|init| !init.is_empty()) { "PodInitializing" } else { "ContainerCreating" };
+    let default_reason = if spec.init_containers.as_ref().is_some_and(|init| !init.is_empty()) {
+        "PodInitializing"
+    } else {
+        "ContainerCreating"
+    };
     let mut statuses: Vec<_> =
         spec.containers.iter().map(|container| one(inputs, spec, container, false, default_reason)).collect();
     statuses.sort_by(|a, b| a.name.cmp(&b.name));
@@ -72,8 +75,11 @@ fn one(
     default_reason: &str,
 ) -> ContainerStatus {
     let attempts: Vec<_> = inputs.runtime.containers.iter().filter(|c| c.name == container.name).collect();
-    let old_list =
-        if init { inputs.old.init_container_statuses.as_ref() } else { inputs.old.container_statuses.as_ref() };
+    let old_list = if init {
+        inputs.old.init_container_statuses.as_ref()
+    } else {
+        inputs.old.container_statuses.as_ref()
+    };
     let old = old_list.into_iter().flatten().find(|status| status.name == container.name);
     let mut status = match attempts.first() {
         Some(newest) => from_runtime(inputs, newest, default_reason),
@@ -88,12 +94,16 @@ fn one(
             .and_then(|old| old.last_state.clone());
     }
     explain_waiting(inputs, spec, container, attempts.first().copied(), init, &mut status);
-    fill_readiness(inputs, spec, container, attempts.first().copied(), init, &mut status);
+    fill_readiness(inputs, container, attempts.first().copied(), init, &mut status);
     fill_resources(container, &mut status);
     status
 }
 
-fn from_runtime(inputs: &Inputs<'_>, newest: &RuntimeContainerStatus, default_reason: &str) -> ContainerStatus {
+fn from_runtime(
+    inputs: &Inputs<'_>,
+    newest: &RuntimeContainerStatus,
+    default_reason: &str,
+) -> ContainerStatus {
     let state = match newest.state {
         ContainerState::Running => {
             let running = ContainerStateRunning { started_at: newest.started_at.map(pod::time) };
@@ -174,13 +184,14 @@ fn explain_waiting(
 
 fn fill_readiness(
     inputs: &Inputs<'_>,
-    spec: &PodSpec,
     container: &Container,
     newest: Option<&RuntimeContainerStatus>,
     init: bool,
     status: &mut ContainerStatus,
 ) {
-    let running = newest.filter(|c| c.state == ContainerState::Running && status.state.as_ref().is_some_and(|s| s.running.is_some()));
+    let running = newest.filter(|c| {
+        c.state == ContainerState::Running && status.state.as_ref().is_some_and(|s| s.running.is_some())
+    });
     let started = running.is_some_and(|c| inputs.readiness.started(inputs.pod, &container.name, &c.id));
     status.started = Some(started);
     if init && !is_sidecar(container) {
@@ -188,8 +199,8 @@ fn fill_readiness(
         status.ready = exit == Some(0);
         return;
     }
-    let _ = spec;
-    status.ready = started && running.is_some_and(|c| inputs.readiness.ready(inputs.pod, &container.name, &c.id));
+    status.ready =
+        started && running.is_some_and(|c| inputs.readiness.ready(inputs.pod, &container.name, &c.id));
 }
 
 /// What the container was given: requests, limits and mounts (there is no in-place resize yet, so the spec's).

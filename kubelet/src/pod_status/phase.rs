@@ -38,7 +38,11 @@ fn init_progress(spec: &PodSpec, container: &Container, status: Option<&Containe
         return if up || status.restart_count > 0 { Init::Done } else { Init::Pending };
     }
     if let Some(terminated) = state.and_then(|s| s.terminated.as_ref()) {
-        return if terminated.exit_code == 0 { Init::Done } else { failed(spec, container, terminated.exit_code) };
+        return if terminated.exit_code == 0 {
+            Init::Done
+        } else {
+            failed(spec, container, terminated.exit_code)
+        };
     }
     if state.is_some_and(|s| s.waiting.is_some())
         && let Some(last) = status.last_state.as_ref().and_then(|s| s.terminated.as_ref())
@@ -92,7 +96,11 @@ pub fn phase(spec: &PodSpec, status: &PodStatus, is_terminal: bool) -> &'static 
     let any_started = counts.running + counts.stopped > 0;
     if is_terminal {
         let all_succeeded = counts.stopped > 0 && counts.stopped == counts.succeeded;
-        return if all_succeeded && counts.running + counts.waiting + counts.unknown == 0 { "Succeeded" } else { "Failed" };
+        return if all_succeeded && counts.running + counts.waiting + counts.unknown == 0 {
+            "Succeeded"
+        } else {
+            "Failed"
+        };
     }
     if (initializing && !any_started) || counts.waiting > 0 || counts.unknown > 0 {
         return "Pending";

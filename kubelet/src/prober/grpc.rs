@@ -26,7 +26,9 @@ pub(super) async fn probe(host: &str, port: u16, service: &str, timeout: Duratio
     let address = format!("{host}:{port}");
     match tokio::time::timeout(timeout, check(&address, service)).await {
         Ok(Ok(SERVING)) => Verdict::Success,
-        Ok(Ok(status)) => Verdict::Failure(format!("service unhealthy (responded with {:?})", status_name(status))),
+        Ok(Ok(status)) => {
+            Verdict::Failure(format!("service unhealthy (responded with {:?})", status_name(status)))
+        }
         Ok(Err(message)) => Verdict::Failure(message),
         Err(_) => {
             let limit = component_base::duration::format(timeout);

@@ -28,12 +28,19 @@ struct Answer {
 }
 
 /// Asks.
-pub(super) async fn probe(get: &HTTPGetAction, host: &str, port: u16, timeout: Duration) -> Result<Verdict, String> {
-    let scheme = if get.scheme.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("https")) { "https" } else { "http" };
+pub(super) async fn probe(
+    get: &HTTPGetAction,
+    host: &str,
+    port: u16,
+    timeout: Duration,
+) -> Result<Verdict, String> {
+    let scheme =
+        if get.scheme.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("https")) { "https" } else { "http" };
     let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let path = get.path.as_deref().unwrap_or("/");
     let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-    let uri: Uri = format!("{scheme}://{authority}{path}").parse().map_err(|error| format!("invalid URL: {error}"))?;
+    let uri: Uri =
+        format!("{scheme}://{authority}{path}").parse().map_err(|error| format!("invalid URL: {error}"))?;
     let headers = request_headers(get, &authority)?;
     match tokio::time::timeout(timeout, follow(uri.clone(), headers)).await {
         Ok(verdict) => Ok(verdict),
@@ -46,7 +53,8 @@ pub(super) async fn probe(get: &HTTPGetAction, host: &str, port: u16, timeout: D
 fn request_headers(get: &HTTPGetAction, authority: &str) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     for header in get.http_headers.iter().flatten() {
-        let name: HeaderName = header.name.parse().map_err(|_| format!("invalid header name {:?}", header.name))?;
+        let name: HeaderName =
+            header.name.parse().map_err(|_| format!("invalid header name {:?}", header.name))?;
         let value: HeaderValue =
             header.value.parse().map_err(|_| format!("invalid header value for {:?}", header.name))?;
         headers.append(name, value);
@@ -76,10 +84,15 @@ async fn follow(mut uri: Uri, headers: HeaderMap) -> Verdict {
         let code = answer.status.as_u16();
         if let Some(location) = answer.location.filter(|_| answer.status.is_redirection()) {
             let Some(next) = resolve(&uri, &location) else {
-                return Verdict::Failure(format!("Get \"{uri}\": failed to parse Location header {location:?}"));
+                return Verdict::Failure(format!(
+                    "Get \"{uri}\": failed to parse Location header {location:?}"
+                ));
             };
             if next.host() != uri.host() {
-                return Verdict::Warning(format!("Probe terminated redirects, Response body: {}", answer.body));
+                return Verdict::Warning(format!(
+                    "Probe terminated redirects, Response body: {}",
+                    answer.body
+                ));
             }
             uri = next;
             continue;
@@ -120,10 +133,12 @@ async fn exchange<S>(stream: S, uri: &Uri, headers: &HeaderMap) -> Result<Answer
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
     let path = uri.path_and_query().map_or("/", |p| p.as_str());
-    let mut request = Request::builder().uri(path).body(Empty::<bytes::Bytes>::new()).map_err(|e| e.to_string())?;
+    let mut request =
+        Request::builder().uri(path).body(Empty::<bytes::Bytes>::new()).map_err(|e| e.to_string())?;
     *request.headers_mut() = headers.clone();
     let talk = async {
         let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
@@ -136,10 +151,14 @@ where
         Ok(Answer { status, location, body: String::from_utf8_lossy(&body).into_owned() })
     };
     // Driven here, so that a probe that is dropped leaves no task behind.
-    tokio::pin!(connection);
+    tokio::pin!(talk);
     tokio::select! {
-        answer = talk => answer,
-        ended = &mut connection => Err(ended.err().map_or_else(|| "EOF".to_owned(), |error| error.to_string())),
+        answer = &mut talk => answer,
+        ended = connection => match ended {
+            // The server closed after its answer, which is still to be taken.
+            Ok(()) => talk.await,
+            Err(error) => Err(error.to_string()),
+        },
     }
 }
 
@@ -231,7 +250,11 @@ mod tests {
         for (answer, expected) in cases {
             let port = server(answer).await;
             let get = HTTPGetAction { port: IntOrString::Int(i32::from(port)), ..Default::default() };
-            assert_eq!(probe(&get, "127.0.0.1", port, Duration::from_secs(5)).await.unwrap(), expected, "{answer}");
+            assert_eq!(
+                probe(&get, "127.0.0.1", port, Duration::from_secs(5)).await.unwrap(),
+                expected,
+                "{answer}"
+            );
         }
     }
 

@@ -41,7 +41,14 @@ impl ProbeResults {
     }
 
     /// Sets a result; true when it differs from the one before.
-    pub(super) fn set(&self, type_: ProbeType, uid: &str, container: &str, id: &str, result: ProbeResult) -> bool {
+    pub(super) fn set(
+        &self,
+        type_: ProbeType,
+        uid: &str,
+        container: &str,
+        id: &str,
+        result: ProbeResult,
+    ) -> bool {
         let key = (uid.to_owned(), container.to_owned(), type_);
         let new = Some((id.to_owned(), result));
         let mut inner = self.inner.write();
@@ -80,7 +87,10 @@ impl ProbeResults {
 }
 
 fn spec_has_probe(pod: &Pod, container: &str, type_: ProbeType) -> bool {
-    pod.spec.as_ref().and_then(|spec| pod::container(spec, container)).is_some_and(|(_, c)| type_.of(c).is_some())
+    pod.spec
+        .as_ref()
+        .and_then(|spec| pod::container(spec, container))
+        .is_some_and(|(_, c)| type_.of(c).is_some())
 }
 
 impl ProbeVerdicts for ProbeResults {

@@ -21,7 +21,9 @@ pub(super) fn dial_error(address: &str, error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::ConnectionRefused => format!("dial tcp {address}: connect: connection refused"),
         std::io::ErrorKind::HostUnreachable => format!("dial tcp {address}: connect: no route to host"),
-        std::io::ErrorKind::NetworkUnreachable => format!("dial tcp {address}: connect: network is unreachable"),
+        std::io::ErrorKind::NetworkUnreachable => {
+            format!("dial tcp {address}: connect: network is unreachable")
+        }
         std::io::ErrorKind::TimedOut => format!("dial tcp {address}: i/o timeout"),
         _ => format!("dial tcp {address}: {error}"),
     }

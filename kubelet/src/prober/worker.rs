@@ -133,7 +133,8 @@ impl ProbeState {
         if seen.deleting && self.type_ != ProbeType::Readiness {
             return (Step::Stop, Some(ProbeResult::Success));
         }
-        let age = running.started_at.as_ref().map_or(0, |started| seen.now.as_second() - started.0.as_second());
+        let age =
+            running.started_at.as_ref().map_or(0, |started| seen.now.as_second() - started.0.as_second());
         if age < self.delay() {
             return (Step::Continue, change);
         }
@@ -162,7 +163,9 @@ impl ProbeState {
         }
         const DEFAULT_FAILURES: i32 = 3;
         let threshold = match result {
-            ProbeResult::Failure => self.probe.failure_threshold.filter(|n| *n > 0).unwrap_or(DEFAULT_FAILURES),
+            ProbeResult::Failure => {
+                self.probe.failure_threshold.filter(|n| *n > 0).unwrap_or(DEFAULT_FAILURES)
+            }
             _ => self.probe.success_threshold.filter(|n| *n > 0).unwrap_or(1),
         };
         if self.run < threshold {
@@ -189,7 +192,9 @@ mod tests {
 
     fn running(id: &str, age: i64, started: bool) -> Observation {
         let now = Timestamp::from_second(1000).unwrap();
-        let state = ContainerStateRunning { started_at: Some(pod::time(Timestamp::from_second(1000 - age).unwrap())) };
+        let state = ContainerStateRunning {
+            started_at: Some(pod::time(Timestamp::from_second(1000 - age).unwrap())),
+        };
         Observation {
             pod_ended: false,
             deleting: false,
@@ -229,7 +234,8 @@ mod tests {
     fn thresholds_count_consecutive_results() {
         let mut state = state(ProbeType::Readiness, &Probe { success_threshold: Some(2), ..probe() });
         let (ok, bad) = (ProbeResult::Success, ProbeResult::Failure);
-        let said: Vec<_> = [bad, bad, ok, bad, bad, bad, ok, ok].into_iter().map(|r| state.record(r)).collect();
+        let said: Vec<_> =
+            [bad, bad, ok, bad, bad, bad, ok, ok].into_iter().map(|r| state.record(r)).collect();
         assert_eq!(said, [None, None, None, None, None, Some(bad), None, Some(ok)]);
     }
 
