@@ -22,6 +22,8 @@ mod http;
 mod reflector;
 mod source;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::{fmt, fmt::Debug, sync::Arc};
 

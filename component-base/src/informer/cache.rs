@@ -77,6 +77,13 @@ impl<K: Object> Cache<K> {
         inner.remove(key);
     }
 
+    /// Runs every index function, so that one that panics does it before anything is changed.
+    pub(super) fn try_indexes(&self, object: &K) {
+        for index in &self.inner.read().indexes {
+            drop((index.values)(object));
+        }
+    }
+
     pub(super) fn subscribe(&self) -> Changes<K> {
         let mut inner = self.inner.write();
         let (queue, changes) = Queue::new(inner.objects.iter());

@@ -1,6 +1,7 @@
 //! Carries out what the reflector decides: makes requests, reads watches, applies effects to the cache.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -128,23 +129,38 @@ impl<K: Object> Driver<K> {
 
     fn apply(&self, effect: Effect<K>) {
         match effect {
-            Effect::Replace(mut objects) => {
-                objects.iter_mut().for_each(|object| (self.transform)(object));
-                self.cache.replace(objects);
+            Effect::Replace(objects) => {
+                self.cache.replace(objects.into_iter().filter_map(|object| self.prepare(object)).collect());
                 self.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
             }
-            Effect::Upsert(mut object) => {
-                (self.transform)(&mut object);
-                self.cache.upsert(object);
+            Effect::Upsert(object) => {
+                if let Some(object) = self.prepare(object) {
+                    self.cache.upsert(object);
+                }
             }
-            Effect::Delete(key, last) => {
-                let last = last.map(|mut object| {
-                    (self.transform)(&mut object);
-                    object
-                });
-                self.cache.delete(&key, last);
-            }
+            Effect::Delete(key, last) => self.cache.delete(&key, last.and_then(|last| self.prepare(last))),
         }
+    }
+
+    /// Transforms an object; `None` when the daemon's own functions panic on it. That costs the object, not the
+    /// informer: a store that silently stopped following would be far worse.
+    fn prepare(&self, mut object: K) -> Option<K> {
+        let prepared = catch_unwind(AssertUnwindSafe(|| {
+            (self.transform)(&mut object);
+            self.cache.try_indexes(&object);
+        }));
+        if prepared.is_ok() {
+            return Some(object);
+        }
+        self.cache.count_malformed();
+        let key = super::key_of(&object);
+        tracing::error!(
+            kind = K::KIND,
+            namespace = key.namespace,
+            name = key.name,
+            "object made a transform or index panic and is left out"
+        );
+        None
     }
 
     fn count_malformed(&self) {
