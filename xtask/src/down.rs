@@ -15,7 +15,7 @@ use crate::stages::{Remedy, Stage, Stages};
 use crate::supervise;
 use anyhow::{Context, Result, bail};
 use nix::unistd::Pid;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long pods may take to end by themselves.
@@ -131,28 +131,11 @@ fn stop_containerd() -> Result<String> {
 }
 
 fn processes_in_pods() -> Vec<Pid> {
-    let mut found = Vec::new();
-    for top in leftovers::cgroups() {
-        for dir in directories(&top) {
-            let text = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-            found.extend(text.lines().filter_map(|line| line.parse().ok()).map(Pid::from_raw));
-        }
-    }
-    found.sort_by_key(|pid| pid.as_raw());
+    let mut found: Vec<i32> =
+        leftovers::cgroups().iter().flat_map(|top| leftovers::processes_below(top)).collect();
+    found.sort_unstable();
     found.dedup();
-    found
-}
-
-/// The directory and all below it, innermost first.
-fn directories(top: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(top).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            found.extend(directories(&entry.path()));
-        }
-    }
-    found.push(top.to_owned());
-    found
+    found.into_iter().filter(|pid| leftovers::is_our_container(*pid)).map(Pid::from_raw).collect()
 }
 
 fn unmount() -> Result<String> {
@@ -170,7 +153,7 @@ fn unmount() -> Result<String> {
 fn remove_cgroups() -> Result<String> {
     let mut count = 0;
     for top in leftovers::cgroups() {
-        for dir in directories(&top) {
+        for dir in leftovers::directories(&top) {
             let until = Instant::now() + Duration::from_secs(5);
             loop {
                 match std::fs::remove_dir(&dir) {
@@ -388,13 +371,5 @@ mod tests {
                 "CNI-DN-1"
             ]
         );
-    }
-
-    #[test]
-    fn inner_directories_come_first() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(dir.path().join("a/b")).unwrap();
-        let all = directories(dir.path());
-        assert_eq!(all, [dir.path().join("a/b"), dir.path().join("a"), dir.path().to_owned()]);
     }
 }

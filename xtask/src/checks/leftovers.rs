@@ -58,7 +58,8 @@ fn mounts_in(mountinfo: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The pods' cgroups: one tree for each hierarchy.
+/// The pods' cgroups: one tree for each hierarchy. A tree with a process in it that is not of our containerd belongs
+/// to another kubelet on the machine, and is not ours to touch.
 pub(crate) fn cgroups() -> Vec<PathBuf> {
     let root = Path::new("/sys/fs/cgroup");
     let mut hierarchies = vec![root.to_owned()];
@@ -67,7 +68,40 @@ pub(crate) fn cgroups() -> Vec<PathBuf> {
         .into_iter()
         .flat_map(|name| hierarchies.iter().map(move |dir| dir.join(name)))
         .filter(|path| path.join("cgroup.procs").is_file())
+        .filter(|path| processes_below(path).into_iter().all(is_our_container))
         .collect()
+}
+
+/// The directory and all below it, innermost first.
+pub(crate) fn directories(top: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(top).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.extend(directories(&entry.path()));
+        }
+    }
+    found.push(top.to_owned());
+    found
+}
+
+/// The processes in a cgroup and in those below it.
+pub(crate) fn processes_below(top: &Path) -> Vec<i32> {
+    directories(top)
+        .iter()
+        .map(|dir| std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default())
+        .flat_map(|text| text.lines().filter_map(|line| line.parse().ok()).collect::<Vec<i32>>())
+        .collect()
+}
+
+/// Whether the root file system of a process comes from our containerd's state. One that has gone meanwhile is nobody's.
+pub(crate) fn is_our_container(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).map_or(true, |text| has_our_root(&text))
+}
+
+fn has_our_root(mountinfo: &str) -> bool {
+    // The last mount on a point is the one in sight.
+    let root = mountinfo.lines().rfind(|line| line.split(' ').nth(4) == Some("/"));
+    root.is_some_and(|line| line.contains(layout::CONTAINERD_ROOT))
 }
 
 /// The bridge, and interfaces that are plugged into it.
@@ -184,6 +218,24 @@ mod tests {
         assert_eq!(found.len(), 3);
         assert_eq!(found[0], Path::new("/var/lib/kubelet/pods/x/volumes/my vol"));
         assert_eq!(found[1], Path::new("/run/keelson/containerd/a/b"));
+    }
+
+    #[test]
+    fn a_container_is_known_by_its_root() {
+        let ours = "600 540 0:74 / / ro - overlay overlay rw,lowerdir=/var/lib/keelson/containerd/x/fs\n\
+                    601 600 0:75 / /proc rw - proc proc rw\n";
+        assert!(has_our_root(ours));
+        let host = "22 1 8:1 / / rw - ext4 /dev/vda rw\n\
+                    90 22 0:74 / /run/keelson/a rw - overlay overlay rw,lowerdir=/var/lib/keelson/containerd/x/fs\n";
+        assert!(!has_our_root(host));
+    }
+
+    #[test]
+    fn inner_directories_come_first() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        let all = directories(dir.path());
+        assert_eq!(all, [dir.path().join("a/b"), dir.path().join("a"), dir.path().to_owned()]);
     }
 
     #[test]
