@@ -103,7 +103,7 @@ fn hooks_take_empty_objects() {
         let info = resource.info();
         let name = info.plural;
         let value = serde_json::json!({"apiVersion": info.api_version(), "kind": info.kind, "metadata": {}});
-        let mut obj = resource.from_value(value).unwrap();
+        let mut obj = resource.decode(value.to_string().as_bytes(), None).unwrap();
         resource.default(&mut *obj);
         resource.prepare_for_create(&ctx, &mut *obj);
         let mut twice = obj.clone_box();

@@ -157,8 +157,8 @@ fn is_unschedulable(obj: &Node) -> bool {
 }
 
 fn status(obj: &Node) -> String {
-    let conditions = obj.status.iter().flat_map(|s| s.conditions.iter().flatten());
-    let ready = conditions.filter(|c| c.type_ == "Ready").last();
+    let conditions = obj.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+    let ready = conditions.iter().rfind(|c| c.type_ == "Ready");
     let mut text = match ready {
         Some(c) if c.status == "True" => "Ready",
         Some(_) => "NotReady",

@@ -130,15 +130,11 @@ fn validate_type(obj: &Secret, data: &Path, errors: &mut ErrorList) {
         "kubernetes.io/dockerconfigjson" => {
             validate_json_key(value(".dockerconfigjson"), &data.key(".dockerconfigjson"), errors);
         }
-        "kubernetes.io/basic-auth" => {
-            if value("username").is_none() && value("password").is_none() {
-                need(&["username", "password"]);
-            }
+        "kubernetes.io/basic-auth" if value("username").is_none() && value("password").is_none() => {
+            need(&["username", "password"]);
         }
-        "kubernetes.io/ssh-auth" => {
-            if value("ssh-privatekey").is_none_or(|v| v.0.is_empty()) {
-                errors.push(Error::required(&data.key("ssh-privatekey"), ""));
-            }
+        "kubernetes.io/ssh-auth" if value("ssh-privatekey").is_none_or(|v| v.0.is_empty()) => {
+            errors.push(Error::required(&data.key("ssh-privatekey"), ""));
         }
         "kubernetes.io/tls" => need(&["tls.crt", "tls.key"]),
         _ => {}

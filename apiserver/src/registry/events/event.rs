@@ -114,7 +114,7 @@ fn to_core(event: Event) -> core::Event {
 fn from_core(event: core::Event) -> Event {
     Event {
         metadata: event.metadata,
-        regarding: Some(event.involved_object),
+        regarding: Some(event.involved_object).filter(|object| *object != core::ObjectReference::default()),
         reason: event.reason,
         note: event.message,
         deprecated_source: event.source,

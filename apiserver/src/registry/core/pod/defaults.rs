@@ -101,12 +101,9 @@ fn set_container_defaults(container: &mut Container) {
         set_if_empty(&mut port.protocol, "TCP");
     }
     set_env_defaults(container.env.as_mut());
-    for probe in [&mut container.liveness_probe, &mut container.readiness_probe, &mut container.startup_probe]
-    {
-        if let Some(probe) = probe {
-            set_probe_defaults(probe);
-        }
-    }
+    let probes =
+        [&mut container.liveness_probe, &mut container.readiness_probe, &mut container.startup_probe];
+    probes.into_iter().flatten().for_each(set_probe_defaults);
     if let Some(lifecycle) = &mut container.lifecycle {
         set_lifecycle_defaults(lifecycle);
     }
