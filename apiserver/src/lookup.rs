@@ -88,10 +88,12 @@ pub(crate) mod fake {
 
     use super::*;
 
+    type Held = (&'static str, &'static str, Box<dyn Object>);
+
     /// Objects by group, resource, namespace and name.
     #[derive(Debug, Default)]
     pub(crate) struct Objects {
-        objects: Mutex<Vec<(&'static str, &'static str, Box<dyn Object>)>>,
+        objects: Mutex<Vec<Held>>,
     }
 
     impl Objects {

@@ -140,7 +140,7 @@ impl TokenRequests {
         request: TokenRequest,
     ) -> Result<TokenRequest, ApiError> {
         let config = &self.accounts.config;
-        let key = config.signing_key.as_ref().ok_or_else(|| ApiError::path_not_found())?;
+        let key = config.signing_key.as_ref().ok_or_else(ApiError::path_not_found)?;
         let (namespace, name) =
             (text(account.metadata.namespace.as_ref()), text(account.metadata.name.as_ref()));
         validate(&request, namespace, name)?;

@@ -26,6 +26,8 @@ const CACHED: [Kind; 4] = [
 ];
 
 type Key = (String, String);
+/// A cache, and whether it has been filled.
+type Held = (Arc<Cache>, watch::Receiver<bool>);
 
 #[derive(Debug, Default)]
 struct Cache {
@@ -55,7 +57,7 @@ impl Sink for Cache {
 #[derive(Debug)]
 pub struct CachedLookup {
     store: Arc<Store>,
-    caches: HashMap<(&'static str, &'static str), (Arc<Cache>, watch::Receiver<bool>)>,
+    caches: HashMap<(&'static str, &'static str), Held>,
 }
 
 impl CachedLookup {

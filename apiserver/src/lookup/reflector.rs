@@ -46,7 +46,7 @@ pub fn start(
 ) -> watch::Receiver<bool> {
     let (synced, receiver) = watch::channel(false);
     tokio::spawn(async move {
-        shutdown.run_until_cancelled(follow(&store, kind, &*sink, &synced)).await;
+        shutdown.run_until_cancelled(Box::pin(follow(&store, kind, &*sink, &synced))).await;
     });
     receiver
 }

@@ -9,7 +9,7 @@ const READ: &str = "get list watch";
 
 /// Controller name and rules.
 pub(super) fn controllers() -> Vec<(&'static str, Vec<PolicyRule>)> {
-    [workloads(), cluster(), network(), storage(), security()].concat()
+    [workloads(), replicas(), cluster(), network(), storage(), security()].concat()
 }
 
 fn workloads() -> Vec<(&'static str, Vec<PolicyRule>)> {
@@ -88,6 +88,13 @@ fn workloads() -> Vec<(&'static str, Vec<PolicyRule>)> {
                 events(),
             ],
         ),
+    ]
+}
+
+fn replicas() -> Vec<(&'static str, Vec<PolicyRule>)> {
+    let revisions = || rule("create delete get list patch update watch", "apps", "controllerrevisions");
+    let pods = || rule("create delete list patch watch", "core", "pods");
+    vec![
         (
             "replicaset-controller",
             vec![

@@ -100,7 +100,13 @@ impl Kubelets {
         let object = lookup::get::<Node>(lookup, "", node).await?;
         let object = object.ok_or_else(|| ApiError::not_found("", "nodes", node))?;
         let (host, port) = endpoint(&object, &self.preferred).ok_or_else(|| {
-            ApiError::internal(format!("no preferred addresses found; known addresses: [] of node {node}"))
+            let known = object.status.iter().flat_map(|status| status.addresses.iter().flatten());
+            let known: Vec<String> =
+                known.map(|address| format!("{{{} {}}}", address.type_, address.address)).collect();
+            ApiError::internal(format!(
+                "no preferred addresses found; known addresses: [{}]",
+                known.join(" ")
+            ))
         })?;
         let addresses = match host.parse::<IpAddr>() {
             Ok(ip) => vec![SocketAddr::new(ip, port)],

@@ -184,7 +184,7 @@ pub(super) fn attach(pod: &Pod, query: &Query) -> Result<String, ApiError> {
 /// The path of a pod's ports.
 pub(super) fn port_forward(pod: &Pod, query: &Query) -> Result<String, ApiError> {
     let ports: Vec<&str> = query.all("ports").flat_map(|ports| ports.split(',')).collect();
-    let bad = ports.iter().find(|port| port.parse::<u16>().is_ok_and(|port| port > 0) == false);
+    let bad = ports.iter().find(|port| !port.parse::<u16>().is_ok_and(|port| port > 0));
     if let Some(port) = bad {
         return Err(ApiError::bad_request(format!("invalid port {port:?}")));
     }
