@@ -5,7 +5,7 @@ use std::pin::Pin;
 use crate::config::Args;
 use crate::context::{Context, RunError};
 use crate::controllers::{
-    daemonset, deployment, endpoints, endpointslice, namespace, node_ipam, node_lifecycle, pod_gc, replicaset, root_ca_publisher,
+    daemonset, deployment, endpoints, endpointslice, garbage_collector, namespace, node_ipam, node_lifecycle, pod_gc, replicaset, root_ca_publisher,
     serviceaccount, taint_eviction,
 };
 
@@ -69,6 +69,13 @@ pub static CONTROLLERS: &[Descriptor] = &[
     },
     on("node-lifecycle-controller", &["nodelifecycle"], |context| Box::pin(node_lifecycle::run(context))),
     on("taint-eviction-controller", &[], |context| Box::pin(taint_eviction::run(context))),
+    Descriptor {
+        name: "garbage-collector-controller",
+        aliases: &["garbagecollector"],
+        on_by_default: true,
+        needs: |args| args.enable_garbage_collector,
+        run: |context| Box::pin(garbage_collector::run(context)),
+    },
     on("pod-garbage-collector-controller", &["podgc"], |context| Box::pin(pod_gc::run(context))),
 ];
 

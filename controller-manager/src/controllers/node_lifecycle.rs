@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use apimachinery::meta::{self, ObjectKey};
 use apimachinery::{node, pod};
+use component_base::error_chain::Chain;
 use component_base::events::{EventRecorder, EventType};
 use component_base::informer::{Change, Store};
 use jiff::Timestamp;
@@ -178,7 +179,7 @@ impl NodeLifecycle {
             Err(error) => {
                 // A conflict means that the node has just spoken; anything else is tried again at the next look.
                 if !api_error::is_conflict(&error) && !api_error::is_not_found(&error) {
-                    tracing::error!(node = %name, %error, "failed to update node status");
+                    tracing::error!(node = %name, error = %Chain(&error), "failed to update node status");
                 }
                 node
             }
@@ -243,14 +244,14 @@ impl NodeLifecycle {
         let name = meta::name_of(node);
         let patch = json!({
             "metadata": {"resourceVersion": node.metadata.resource_version},
-            "spec": {"taints": taints},
+            "spec": {"taints": (!taints.is_empty()).then_some(taints)},
         });
         let api = Api::<Node>::all(self.client.clone());
         match api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
             Ok(_) => {}
             // The node's next version brings this controller back here.
             Err(error) if api_error::is_conflict(&error) || api_error::is_not_found(&error) => {}
-            Err(error) => tracing::error!(node = name, %error, "failed to update node taints"),
+            Err(error) => tracing::error!(node = name, error = %Chain(&error), "failed to update node taints"),
         }
     }
 
@@ -270,7 +271,7 @@ impl NodeLifecycle {
                 }
                 Err(error) if api_error::is_not_found(&error) || api_error::is_conflict(&error) => {}
                 Err(error) => {
-                    tracing::error!(pod = %meta::key_of(pod.as_ref()), %error, "failed to mark pod not ready");
+                    tracing::error!(pod = %meta::key_of(pod.as_ref()), error = %Chain(&error), "failed to mark pod not ready");
                 }
             }
         }

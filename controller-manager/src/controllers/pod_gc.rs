@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use apimachinery::meta::{self, ObjectKey};
 use apimachinery::{node, pod};
+use component_base::error_chain::Chain;
 use component_base::informer::Store;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -147,14 +148,13 @@ impl PodGc {
                     gone.insert(name);
                 }
                 Ok(Some(_)) => {}
-                Err(error) => tracing::error!(node = %name, %error, "failed to look for a node"),
+                Err(error) => tracing::error!(node = %name, error = %Chain(&error), "failed to look for a node"),
             }
         }
         for (pod, reason) in decide(&pods, |name| self.nodes.get(&ObjectKey::cluster(name)), &gone, self.threshold) {
             tracing::info!(pod = %meta::key_of(pod), ?reason, "removing pod");
             if let Err(error) = self.remove(pod, reason).await {
-                let error = component_base::error_chain::Chain(&error);
-                tracing::error!(pod = %meta::key_of(pod), %error, "failed to remove pod");
+                tracing::error!(pod = %meta::key_of(pod), error = %Chain(&error), "failed to remove pod");
             }
         }
     }
