@@ -11,17 +11,31 @@ pub struct Chain<'a>(pub &'a (dyn Error + 'static));
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = self.0.to_string();
-        let mut source = self.0.source();
-        while let Some(cause) = source {
-            let message = cause.to_string();
-            if !text.ends_with(&message) {
+        let mut text = String::new();
+        let mut next = Some(self.0);
+        while let Some(cause) = next {
+            let refusal = refusal(cause);
+            let message = refusal.map_or_else(|| cause.to_string(), str::to_owned);
+            if text.is_empty() {
+                text = message;
+            } else if !text.ends_with(&message) {
                 text.push_str(": ");
                 text.push_str(&message);
             }
-            source = cause.source();
+            next = if refusal.is_some() { None } else { cause.source() };
         }
         f.write_str(&text)
+    }
+}
+
+/// What the API server said, when that is what the error is; kube's own text holds the whole Status, twice.
+fn refusal<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a str> {
+    let error = error
+        .downcast_ref::<kube::Error>()
+        .or_else(|| error.downcast_ref::<Box<kube::Error>>().map(AsRef::as_ref))?;
+    match error {
+        kube::Error::Api(status) => Some(&status.message),
+        _ => None,
     }
 }
 
@@ -35,6 +49,17 @@ mod tests {
         Plain(#[source] std::io::Error),
         #[error("load certificate: {0}")]
         Repeating(#[source] std::io::Error),
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("create pod")]
+    struct Refused(#[source] Box<kube::Error>);
+
+    #[test]
+    fn refusals_are_told_in_the_servers_words() {
+        let status = kube::core::Status::failure("pods is forbidden", "Forbidden").with_code(403);
+        let error = Refused(Box::new(kube::Error::Api(status.boxed())));
+        assert_eq!(Chain(&error).to_string(), "create pod: pods is forbidden");
     }
 
     #[test]
