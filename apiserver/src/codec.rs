@@ -31,7 +31,10 @@ pub fn decode_stored<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json:
 }
 
 /// The one instantiation of each type's deserialiser: strict or not is decided at run time.
-fn decode<T: DeserializeOwned>(body: &[u8], strict: Option<&mut Vec<String>>) -> Result<T, serde_json::Error> {
+fn decode<T: DeserializeOwned>(
+    body: &[u8],
+    strict: Option<&mut Vec<String>>,
+) -> Result<T, serde_json::Error> {
     let mut de = serde_json::Deserializer::from_slice(body);
     let mut tracker = Tracker::new(strict.is_some());
     let value = T::deserialize(StrictDeserializer::new(&mut de, &mut tracker))?;

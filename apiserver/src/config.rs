@@ -120,7 +120,11 @@ pub struct Args {
     #[arg(long)]
     pub kubelet_certificate_authority: Option<PathBuf>,
     /// List of the preferred NodeAddressTypes to use for kubelet connections, comma separated.
-    #[arg(long, value_delimiter = ',', default_value = "Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP"
+    )]
     pub kubelet_preferred_address_types: Vec<String>,
     /// Timeout for kubelet operations.
     #[arg(long, default_value = "5s", value_parser = flag::duration)]
@@ -151,9 +155,14 @@ pub struct Config {
 /// Where the serving certificate comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TlsConfig {
-    Files { cert: PathBuf, key: PathBuf },
+    Files {
+        cert: PathBuf,
+        key: PathBuf,
+    },
     /// `apiserver.crt` and `apiserver.key` there, made if they are missing.
-    SelfSigned { directory: PathBuf },
+    SelfSigned {
+        directory: PathBuf,
+    },
 }
 
 /// A flag, or a combination of flags, that can't be honoured.
@@ -195,7 +204,10 @@ impl Config {
                 "lease" => true,
                 "none" => false,
                 other => {
-                    return Err(value("endpoint-reconciler-type", format!("{other} is not supported (lease, none)")));
+                    return Err(value(
+                        "endpoint-reconciler-type",
+                        format!("{other} is not supported (lease, none)"),
+                    ));
                 }
             },
             args: checked(args)?,
@@ -249,7 +261,10 @@ fn service_range(text: &str) -> Result<IpNet, ConfigError> {
     }
     let range: IpNet = text.parse().map_err(|_| value(FLAG, format!("invalid CIDR address: {text}")))?;
     if range.max_prefix_len() - range.prefix_len() > 20 {
-        return Err(value(FLAG, "specified range is too large; for 32-bit addresses, the mask must be >= 12"));
+        return Err(value(
+            FLAG,
+            "specified range is too large; for 32-bit addresses, the mask must be >= 12",
+        ));
     }
     Ok(range.trunc())
 }
@@ -258,7 +273,8 @@ fn node_ports(text: &str) -> Result<(u16, u16), ConfigError> {
     const FLAG: &str = "service-node-port-range";
     let bad = || value(FLAG, format!("not a port range: {text}"));
     let (first, last) = text.split_once('-').ok_or_else(bad)?;
-    let (first, last): (u16, u16) = (first.trim().parse().map_err(|_| bad())?, last.trim().parse().map_err(|_| bad())?);
+    let (first, last): (u16, u16) =
+        (first.trim().parse().map_err(|_| bad())?, last.trim().parse().map_err(|_| bad())?);
     if first == 0 || last < first {
         return Err(bad());
     }
@@ -270,7 +286,10 @@ fn checked(args: Args) -> Result<Args, ConfigError> {
         return Err(ConfigError::Pair("kubelet-client-certificate", "kubelet-client-key"));
     }
     if args.allow_privileged == Some(false) {
-        return Err(value("allow-privileged", "false is not supported: privileged containers are always allowed"));
+        return Err(value(
+            "allow-privileged",
+            "false is not supported: privileged containers are always allowed",
+        ));
     }
     if args.secure_port == 0 {
         return Err(value("secure-port", "0 is not supported: HTTPS can't be switched off"));

@@ -81,7 +81,8 @@ impl Discovery {
             for (path, core) in [("/api", true), ("/apis", false)] {
                 let groups = groups.iter().filter(|group| group.name.is_empty() == core);
                 let body = documents::aggregated(groups, form.name()).to_string();
-                aggregated.insert((path, form), Document { etag: etag(body.as_bytes()), body: Bytes::from(body) });
+                aggregated
+                    .insert((path, form), Document { etag: etag(body.as_bytes()), body: Bytes::from(body) });
             }
         }
         Self { plain, aggregated }
@@ -96,10 +97,11 @@ impl Discovery {
     pub fn answer(&self, path: &str, headers: &HeaderMap) -> Option<Result<Response<Body>, ApiError>> {
         let path = path.trim_end_matches('/');
         let plain = self.plain.get(path)?;
-        let (body, content_type, etag) = match accepted(headers).and_then(|form| Some((form, self.aggregated(path, form)?))) {
-            Some((form, document)) => (&document.body, form.content_type(), Some(&document.etag)),
-            None => (plain, HeaderValue::from_static("application/json"), None),
-        };
+        let (body, content_type, etag) =
+            match accepted(headers).and_then(|form| Some((form, self.aggregated(path, form)?))) {
+                Some((form, document)) => (&document.body, form.content_type(), Some(&document.etag)),
+                None => (plain, HeaderValue::from_static("application/json"), None),
+            };
         let mut response = Response::new(Body::full(body.clone()));
         let out = response.headers_mut();
         out.insert(CONTENT_TYPE, content_type);

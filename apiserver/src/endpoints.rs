@@ -80,7 +80,8 @@ pub async fn serve(
         "binding" if is_pod(resource) => binding::create(call, body).await,
         "eviction" if is_pod(resource) => eviction::create(call, body).await,
         name => {
-            let known = resource.info().subresources.iter().find(|sub| sub.name == name && sub.updates_parent);
+            let known =
+                resource.info().subresources.iter().find(|sub| sub.name == name && sub.updates_parent);
             match known {
                 Some(sub) => parent(call, UpdateKind::Subresource(sub.name), body).await,
                 None => Err(ApiError::path_not_found()),
@@ -119,8 +120,12 @@ async fn main(call: Call<'_>, body: Incoming) -> Result<Response<Body>, ApiError
         "list" if allowed(verb) => list::list(call).await,
         "watch" if allowed(verb) => watch::watch(call).await,
         "create" if allowed(verb) && call.target.name.is_empty() => create::create(call, body).await,
-        "update" if allowed(verb) && !call.target.name.is_empty() => update::update(call, UpdateKind::Main, body).await,
-        "patch" if allowed(verb) && !call.target.name.is_empty() => patch::patch(call, UpdateKind::Main, body).await,
+        "update" if allowed(verb) && !call.target.name.is_empty() => {
+            update::update(call, UpdateKind::Main, body).await
+        }
+        "patch" if allowed(verb) && !call.target.name.is_empty() => {
+            patch::patch(call, UpdateKind::Main, body).await
+        }
         "delete" if allowed(verb) => delete::delete(call, body).await,
         "deletecollection" if allowed(verb) => delete::delete_collection(call, body).await,
         _ => Err(ApiError::method_not_allowed()),

@@ -28,8 +28,11 @@ enum Check {
     Shutdown,
 }
 
-const HEALTHZ: &[(&str, Check)] =
-    &[("ping", Check::Ping), ("etcd", Check::Etcd), ("poststarthook/rbac/bootstrap-roles", Check::Bootstrapped)];
+const HEALTHZ: &[(&str, Check)] = &[
+    ("ping", Check::Ping),
+    ("etcd", Check::Etcd),
+    ("poststarthook/rbac/bootstrap-roles", Check::Bootstrapped),
+];
 const LIVEZ: &[(&str, Check)] = &[("ping", Check::Ping), ("etcd", Check::Etcd)];
 const READYZ: &[(&str, Check)] = &[
     ("ping", Check::Ping),
@@ -73,7 +76,9 @@ impl Health {
         let (_, check) = checks.iter().find(|(name, _)| *name == only)?;
         Some(match self.run(*check).await {
             Ok(()) => text(StatusCode::OK, "ok".to_owned()),
-            Err(reason) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("internal server error: {reason}\n")),
+            Err(reason) => {
+                text(StatusCode::INTERNAL_SERVER_ERROR, format!("internal server error: {reason}\n"))
+            }
         })
     }
 
@@ -97,7 +102,8 @@ impl Health {
         if failed {
             return text(StatusCode::INTERNAL_SERVER_ERROR, format!("{lines}{endpoint} check failed\n"));
         }
-        let body = if query.flag("verbose") { format!("{lines}{endpoint} check passed\n") } else { "ok".to_owned() };
+        let body =
+            if query.flag("verbose") { format!("{lines}{endpoint} check passed\n") } else { "ok".to_owned() };
         text(StatusCode::OK, body)
     }
 

@@ -55,8 +55,8 @@ pub struct Metrics {
 
 fn histogram() -> Histogram {
     Histogram::new([
-        0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0,
-        30.0, 45.0, 60.0,
+        0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0,
+        15.0, 20.0, 30.0, 45.0, 60.0,
     ])
 }
 
@@ -112,7 +112,8 @@ impl Metrics {
             scope,
             component: "apiserver",
         };
-        let mutating = matches!(info.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection");
+        let mutating =
+            matches!(info.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection");
         let gauge = if info.is_long_running() {
             self.long_running.get_or_create_owned(&labels)
         } else {

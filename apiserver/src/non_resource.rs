@@ -15,7 +15,8 @@ use crate::request::Query;
 use crate::server::ApiContext;
 
 /// Index pages that `GET /` lists beside the API groups.
-const PATHS: &[&str] = &["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"];
+const PATHS: &[&str] =
+    &["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"];
 
 pub async fn serve(
     api: &Arc<ApiContext>,
@@ -24,7 +25,11 @@ pub async fn serve(
 ) -> Result<Response<Body>, ApiError> {
     let path = request.uri().path().to_owned();
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Err(if known(api, &path) { ApiError::method_not_allowed() } else { ApiError::path_not_found() });
+        return Err(if known(api, &path) {
+            ApiError::method_not_allowed()
+        } else {
+            ApiError::path_not_found()
+        });
     }
     if let Some(answer) = api.health.answer(&path, query).await {
         return Ok(answer);
@@ -37,7 +42,9 @@ pub async fn serve(
             respond::value(StatusCode::OK, Format::Json, &serde_json::json!({ "paths": paths }))
         }
         "/version" => respond::value(StatusCode::OK, Format::Json, &component_base::version::info()),
-        "/metrics" => Ok(with_type(component_base::metrics::CONTENT_TYPE, Bytes::from(api.metrics.registry.encode()))),
+        "/metrics" => {
+            Ok(with_type(component_base::metrics::CONTENT_TYPE, Bytes::from(api.metrics.registry.encode())))
+        }
         _ => {
             let page = api.pages.iter().find_map(|page| page(&path, request.headers()));
             let answer = page.or_else(|| api.discovery.answer(&path, request.headers()));

@@ -37,13 +37,14 @@ mod object_meta;
 mod pod_template;
 pub mod policy;
 pub mod rbac;
+pub mod resources;
 mod scale;
 pub mod scheduling;
 pub mod storage;
-pub mod resources;
 
 /// The verbs of an ordinary stored resource, in discovery's order.
-pub const ALL_VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+pub const ALL_VERBS: &[&str] =
+    &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
 /// The static description of a resource: names, place in etcd, subresources.
 #[derive(Debug, Clone, Copy)]
@@ -104,7 +105,11 @@ impl ResourceInfo {
 
     /// `v1` or `apps/v1`.
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 
     /// `pods` or `deployments.apps`: how messages name the resource.
@@ -191,7 +196,11 @@ pub trait Strategy: Send + Sync + 'static {
 
     /// Problems of an object name, in upstream's words; empty when fine. `prefix`: the value is a generateName.
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
-        apimachinery::validation::names::is_dns1123_subdomain(if prefix { name.trim_end_matches('-') } else { name })
+        apimachinery::validation::names::is_dns1123_subdomain(if prefix {
+            name.trim_end_matches('-')
+        } else {
+            name
+        })
     }
 
     /// Restores what an ordinary update may not change (status) and bumps generation when the spec changed.
@@ -219,7 +228,12 @@ pub trait Strategy: Send + Sync + 'static {
     ) {
     }
 
-    fn validate_subresource_update(&self, subresource: &str, new: &Self::Object, old: &Self::Object) -> ErrorList {
+    fn validate_subresource_update(
+        &self,
+        subresource: &str,
+        new: &Self::Object,
+        old: &Self::Object,
+    ) -> ErrorList {
         ErrorList::new()
     }
 
@@ -339,6 +353,8 @@ pub enum UpdateKind<'a> {
     Main,
     Status,
     Subresource(&'a str),
+    /// An endpoint of this server made the change and judged it (binding): no hook has a say.
+    Internal,
 }
 
 /// A [`Strategy`] with its object type erased. See there for the meaning of each hook.
@@ -357,7 +373,13 @@ pub trait Resource: Send + Sync {
     fn validate(&self, obj: &dyn Object) -> ErrorList;
     fn warnings(&self, obj: &dyn Object, old: Option<&dyn Object>) -> Vec<String>;
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String>;
-    fn prepare_for_update(&self, kind: UpdateKind<'_>, ctx: &RequestContext, new: &mut dyn Object, old: &dyn Object);
+    fn prepare_for_update(
+        &self,
+        kind: UpdateKind<'_>,
+        ctx: &RequestContext,
+        new: &mut dyn Object,
+        old: &dyn Object,
+    );
     fn validate_update(&self, kind: UpdateKind<'_>, new: &dyn Object, old: &dyn Object) -> ErrorList;
     fn allow_create_on_update(&self) -> bool;
     fn allow_unconditional_update(&self) -> bool;
@@ -444,12 +466,21 @@ impl<S: Strategy> Resource for Typed<S> {
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
         self.strategy.validate_name(name, prefix)
     }
-    fn prepare_for_update(&self, kind: UpdateKind<'_>, ctx: &RequestContext, new: &mut dyn Object, old: &dyn Object) {
+    fn prepare_for_update(
+        &self,
+        kind: UpdateKind<'_>,
+        ctx: &RequestContext,
+        new: &mut dyn Object,
+        old: &dyn Object,
+    ) {
         let (new, old) = (cast_mut(new), cast(old));
         match kind {
             UpdateKind::Main => self.strategy.prepare_for_update(ctx, new, old),
             UpdateKind::Status => self.strategy.prepare_for_status_update(ctx, new, old),
-            UpdateKind::Subresource(name) => self.strategy.prepare_for_subresource_update(name, ctx, new, old),
+            UpdateKind::Subresource(name) => {
+                self.strategy.prepare_for_subresource_update(name, ctx, new, old)
+            }
+            UpdateKind::Internal => {}
         }
     }
     fn validate_update(&self, kind: UpdateKind<'_>, new: &dyn Object, old: &dyn Object) -> ErrorList {
@@ -458,6 +489,7 @@ impl<S: Strategy> Resource for Typed<S> {
             UpdateKind::Main => self.strategy.validate_update(new, old),
             UpdateKind::Status => self.strategy.validate_status_update(new, old),
             UpdateKind::Subresource(name) => self.strategy.validate_subresource_update(name, new, old),
+            UpdateKind::Internal => ErrorList::new(),
         }
     }
     fn allow_create_on_update(&self) -> bool {

@@ -75,7 +75,8 @@ const NAMESPACE_SUBRESOURCES: &[&str] = &["status", "finalize"];
 impl RequestInfo {
     /// Parses a request line. Upstream's rules, including the legacy `/watch/` prefix.
     pub fn parse(method: &Method, path: &str, query: &Query) -> Self {
-        let mut info = Self { path: path.to_owned(), verb: method.as_str().to_lowercase(), ..Self::default() };
+        let mut info =
+            Self { path: path.to_owned(), verb: method.as_str().to_lowercase(), ..Self::default() };
         let decoded = percent_decode(path);
         let mut parts: Vec<&str> = decoded.trim_matches('/').split('/').collect();
         match parts.first() {
@@ -193,7 +194,9 @@ fn percent_decode(text: &str) -> String {
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
-        let hex = |i: usize| bytes.get(i).and_then(|b| char::from(*b).to_digit(16)).and_then(|d| u8::try_from(d).ok());
+        let hex = |i: usize| {
+            bytes.get(i).and_then(|b| char::from(*b).to_digit(16)).and_then(|d| u8::try_from(d).ok())
+        };
         match (bytes[at], hex(at + 1), hex(at + 2)) {
             (b'%', Some(high), Some(low)) => {
                 out.push(high * 16 + low);
@@ -235,15 +238,29 @@ mod tests {
             ("POST", "/api/v1/namespaces/other/pods/foo/binding", "create||v1|other|pods|foo|binding"),
             ("DELETE", "/api/v1/namespaces/other/pods", "deletecollection||v1|other|pods||"),
             ("DELETE", "/api/v1/namespaces/other/pods/foo", "delete||v1|other|pods|foo|"),
-            ("PATCH", "/apis/apps/v1/namespaces/a/deployments/b/scale", "patch|apps|v1|a|deployments|b|scale"),
+            (
+                "PATCH",
+                "/apis/apps/v1/namespaces/a/deployments/b/scale",
+                "patch|apps|v1|a|deployments|b|scale",
+            ),
             ("GET", "/apis/apps/v1/deployments/", "list|apps|v1||deployments||"),
         ] {
             let info = parse(method, url);
             assert!(info.is_resource, "{url}");
-            let got = [info.verb, info.group, info.version, info.namespace, info.resource, info.name, info.subresource];
+            let got = [
+                info.verb,
+                info.group,
+                info.version,
+                info.namespace,
+                info.resource,
+                info.name,
+                info.subresource,
+            ];
             assert_eq!(got.join("|"), want, "{method} {url}");
         }
-        for (url, verb) in [("/", "get"), ("/api", "get"), ("/api/v1", "get"), ("/apis/apps/v1", "get"), ("/healthz", "get")] {
+        for (url, verb) in
+            [("/", "get"), ("/api", "get"), ("/api/v1", "get"), ("/apis/apps/v1", "get"), ("/healthz", "get")]
+        {
             let info = parse("GET", url);
             assert!(!info.is_resource, "{url}");
             assert_eq!(info.verb, verb);
@@ -252,7 +269,9 @@ mod tests {
 
     #[test]
     fn queries_are_decoded() {
-        let query = Query::parse(Some("labelSelector=a%3Db%2Cc&watch=1&empty=&x=a+b&bad=%zz&dryRun=All&dryRun=Other"));
+        let query = Query::parse(Some(
+            "labelSelector=a%3Db%2Cc&watch=1&empty=&x=a+b&bad=%zz&dryRun=All&dryRun=Other",
+        ));
         assert_eq!(query.get("labelSelector"), Some("a=b,c"));
         assert!(query.flag("watch"));
         assert!(!query.flag("missing"));

@@ -73,7 +73,7 @@ const LEAVE: Duration = Duration::from_secs(1);
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     let address = SocketAddr::new(config.bind_address, config.secure_port);
     let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
-    serve(config, listener, shutdown).await
+    Box::pin(serve(config, listener, shutdown)).await
 }
 
 /// Serves on a listener that is open already, so that its port may be chosen by the system.

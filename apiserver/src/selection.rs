@@ -48,7 +48,9 @@ impl Selection {
             None => labels::Selector::everything(),
         };
         let fields = match query.text("fieldSelector") {
-            Some(text) => fields::Selector::parse(text).map_err(|error| ApiError::bad_request(error.to_string()))?,
+            Some(text) => {
+                fields::Selector::parse(text).map_err(|error| ApiError::bad_request(error.to_string()))?
+            }
             None => fields::Selector::everything(),
         };
         let info = resource.info();
@@ -58,9 +60,7 @@ impl Selection {
                 || (field == "metadata.namespace" && info.namespaced)
                 || resource.selectable_fields().contains(&field);
             if !known {
-                return Err(ApiError::bad_request(format!(
-                    "field label not supported: {field}"
-                )));
+                return Err(ApiError::bad_request(format!("field label not supported: {field}")));
             }
         }
         let needs_object = fields.requirements().iter().any(|requirement| !is_key_field(&requirement.field));

@@ -88,7 +88,18 @@ impl ApiContext {
         let special_paths: HashMap<_, _> =
             specials.iter().enumerate().map(|(index, handler)| (handler.serves(), index)).collect();
         let discovery = Discovery::new(store.resources(), special_paths.keys().copied());
-        Arc::new(Self { store, authenticator, authorizer, discovery, health, metrics, shutdown, pages, specials, special_paths })
+        Arc::new(Self {
+            store,
+            authenticator,
+            authorizer,
+            discovery,
+            health,
+            metrics,
+            shutdown,
+            pages,
+            specials,
+            special_paths,
+        })
     }
 
     /// The handler of an endpoint that is not generic storage.

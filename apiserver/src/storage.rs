@@ -26,7 +26,11 @@ pub enum StorageError {
     #[error("etcd: {}", describe(.0))]
     Etcd(#[source] Box<etcd_client::Error>),
     #[error("read {file}")]
-    File { file: String, #[source] source: std::io::Error },
+    File {
+        file: String,
+        #[source]
+        source: std::io::Error,
+    },
     /// The revision asked for is no longer held.
     #[error("required revision has been compacted")]
     Compacted,
@@ -65,7 +69,10 @@ impl StorageError {
         match self {
             Self::Etcd(error) => match &**error {
                 etcd_client::Error::GRpcStatus(status) => {
-                    matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown)
+                    matches!(
+                        status.code(),
+                        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown
+                    )
                 }
                 etcd_client::Error::TransportError(_) | etcd_client::Error::IoError(_) => true,
                 _ => false,

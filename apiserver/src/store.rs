@@ -103,7 +103,11 @@ impl Store {
     }
 
     fn allocators(&self, info: &ResourceInfo) -> impl Iterator<Item = &dyn Allocator> {
-        self.hooks().allocators.iter().map(|allocator| &**allocator).filter(move |allocator| allocator.handles(info))
+        self.hooks()
+            .allocators
+            .iter()
+            .map(|allocator| &**allocator)
+            .filter(move |allocator| allocator.handles(info))
     }
 
     pub fn storage(&self) -> &Storage {
@@ -215,7 +219,10 @@ fn served_json(
 /// Decodes stored bytes and sets the revision.
 pub fn decode(resource: &dyn Resource, value: &[u8], revision: i64) -> Result<Box<dyn Object>, ApiError> {
     let mut object = resource.decode_stored(value).map_err(|error| {
-        ApiError::internal(format!("unable to decode a stored object of {}: {error}", resource.info().qualified()))
+        ApiError::internal(format!(
+            "unable to decode a stored object of {}: {error}",
+            resource.info().qualified()
+        ))
     })?;
     object.meta_mut().resource_version = Some(revision.to_string());
     Ok(object)

@@ -25,14 +25,25 @@ async fn bad_bodies_are_refused() {
         ("text/plain", "{}", 415),
         ("application/vnd.kubernetes.protobuf", "k8s", 415),
     ] {
-        let answer = server.call("POST", CONFIG_MAPS, &[("content-type", content_type)], body.as_bytes().to_vec()).await;
+        let answer = server
+            .call("POST", CONFIG_MAPS, &[("content-type", content_type)], body.as_bytes().to_vec())
+            .await;
         assert_eq!(answer.status.as_u16(), code, "{content_type} {body}: {}", answer.text);
         let status = answer.json();
-        assert_eq!((status["kind"].as_str(), status["status"].as_str()), (Some("Status"), Some("Failure")), "{body}");
+        assert_eq!(
+            (status["kind"].as_str(), status["status"].as_str()),
+            (Some("Status"), Some("Failure")),
+            "{body}"
+        );
         assert_eq!(status["code"], code);
     }
-    let deep = format!("{{\"metadata\":{}1{}}}", "{\"a\":".repeat(50_000), "}".repeat(50_000));
-    assert_eq!(server.call("POST", CONFIG_MAPS, &[JSON], deep.into_bytes()).await.status, 400);
+    // Deep nesting is bounded where it would be kept, and read without recursion where it is ignored.
+    let nested = format!("{}1{}", "{\"a\":".repeat(50_000), "}".repeat(50_000));
+    let revisions = "/apis/apps/v1/namespaces/test/controllerrevisions";
+    let deep = format!("{{\"metadata\":{{\"name\":\"a\"}},\"revision\":1,\"data\":{nested}}}");
+    server.call("POST", revisions, &[JSON], deep.into_bytes()).await.expect(400);
+    let deep = format!("{{\"metadata\":{{\"ignored\":{nested}}}}}");
+    server.call("POST", CONFIG_MAPS, &[JSON], deep.into_bytes()).await.expect(422);
     let large = json!({"metadata": {"name": "a"}, "data": {"x": "y".repeat(3 * 1024 * 1024)}}).to_string();
     let answer = server.call("POST", CONFIG_MAPS, &[JSON], large.into_bytes()).await.expect(413);
     assert_eq!(answer["reason"], "RequestEntityTooLarge");

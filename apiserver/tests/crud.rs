@@ -44,10 +44,18 @@ async fn an_object_lives_from_create_to_delete() {
 
     // A uid names one incarnation.
     changed["metadata"]["uid"] = json!("other");
-    assert!(server.put(&path, &changed).await.expect(409)["message"].as_str().unwrap().contains("Precondition failed"));
+    assert!(
+        server.put(&path, &changed).await.expect(409)["message"]
+            .as_str()
+            .unwrap()
+            .contains("Precondition failed")
+    );
 
     let exists = server.post(CONFIG_MAPS, &json!({"metadata": {"name": "a"}})).await.expect(409);
-    assert_eq!((exists["reason"].as_str(), exists["message"].as_str()), (Some("AlreadyExists"), Some("configmaps \"a\" already exists")));
+    assert_eq!(
+        (exists["reason"].as_str(), exists["message"].as_str()),
+        (Some("AlreadyExists"), Some("configmaps \"a\" already exists"))
+    );
 
     let gone = server.delete(&path).await.expect(200);
     assert_eq!((gone["kind"].as_str(), gone["status"].as_str()), (Some("Status"), Some("Success")));
@@ -61,7 +69,8 @@ async fn an_object_lives_from_create_to_delete() {
 #[tokio::test]
 async fn names_are_generated_and_dry_runs_leave_nothing() {
     let server = Server::start().await;
-    let generated = server.post(CONFIG_MAPS, &json!({"metadata": {"generateName": "web-"}})).await.expect(201);
+    let generated =
+        server.post(CONFIG_MAPS, &json!({"metadata": {"generateName": "web-"}})).await.expect(201);
     let name = generated["metadata"]["name"].as_str().unwrap();
     assert!(name.starts_with("web-") && name.len() == 9, "{name}");
 
@@ -72,7 +81,10 @@ async fn names_are_generated_and_dry_runs_leave_nothing() {
     server.config_map("dry", &json!({})).await;
     server.post(&format!("{CONFIG_MAPS}?dryRun=All"), &body).await.expect(409);
     let changed = json!({"metadata": {"name": "dry"}, "data": {"key": "changed"}});
-    assert_eq!(server.put(&format!("{path}?dryRun=All"), &changed).await.expect(200)["data"]["key"], "changed");
+    assert_eq!(
+        server.put(&format!("{path}?dryRun=All"), &changed).await.expect(200)["data"]["key"],
+        "changed"
+    );
     assert_eq!(server.get(&path).await.expect(200)["data"]["key"], "value");
     server.delete(&format!("{path}?dryRun=All")).await.expect(200);
     server.get(&path).await.expect(200);
@@ -81,15 +93,18 @@ async fn names_are_generated_and_dry_runs_leave_nothing() {
 #[tokio::test]
 async fn bodies_and_answers_may_be_yaml_or_metadata_only() {
     let server = Server::start().await;
-    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: y\ndata:\n  number: \"1\"\n";
+    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: doc\ndata:\n  number: \"1\"\n";
     let headers = [("content-type", "application/yaml"), ("accept", "application/yaml")];
     let answer = server.call("POST", CONFIG_MAPS, &headers, yaml.as_bytes().to_vec()).await;
     assert_eq!(answer.status, 201, "{}", answer.text);
     assert_eq!(answer.headers["content-type"], "application/yaml");
-    assert!(answer.text.contains("name: y\n"), "{}", answer.text);
+    assert!(answer.text.contains("name: doc\n"), "{}", answer.text);
     let partial = [("accept", "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1")];
-    let answer = server.call("GET", &format!("{CONFIG_MAPS}/y"), &partial, Vec::new()).await.expect(200);
-    assert_eq!((answer["kind"].as_str(), answer["metadata"]["name"].as_str()), (Some("PartialObjectMetadata"), Some("y")));
+    let answer = server.call("GET", &format!("{CONFIG_MAPS}/doc"), &partial, Vec::new()).await.expect(200);
+    assert_eq!(
+        (answer["kind"].as_str(), answer["metadata"]["name"].as_str()),
+        (Some("PartialObjectMetadata"), Some("doc"))
+    );
     assert!(answer["metadata"]["resourceVersion"].is_string() && answer.get("data").is_none(), "{answer}");
 }
 
@@ -103,7 +118,10 @@ async fn status_and_spec_are_written_apart() {
     created["metadata"]["labels"]["new"] = json!("label");
     let path = format!("{pods}/p");
     let updated = server.put(&path, &created).await.expect(200);
-    assert_eq!((updated["status"]["phase"].as_str(), updated["metadata"]["labels"]["new"].as_str()), (Some("Pending"), Some("label")));
+    assert_eq!(
+        (updated["status"]["phase"].as_str(), updated["metadata"]["labels"]["new"].as_str()),
+        (Some("Pending"), Some("label"))
+    );
     let mut with_status = updated.clone();
     with_status["status"]["phase"] = json!("Running");
     with_status["spec"]["containers"][0]["image"] = json!("other");
@@ -116,16 +134,26 @@ async fn status_and_spec_are_written_apart() {
 async fn scale_sets_replicas_and_generation_counts_it() {
     let server = Server::start().await;
     let path = "/apis/apps/v1/namespaces/test/deployments";
-    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "x"}]}});
+    let template =
+        json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "x"}]}});
     let body = json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}});
     let created = server.post(path, &body).await.expect(201);
-    assert_eq!((created["spec"]["replicas"].as_i64(), created["metadata"]["generation"].as_i64()), (Some(1), Some(1)));
+    assert_eq!(
+        (created["spec"]["replicas"].as_i64(), created["metadata"]["generation"].as_i64()),
+        (Some(1), Some(1))
+    );
     let scale = server.get(&format!("{path}/d/scale")).await.expect(200);
     assert_eq!((scale["kind"].as_str(), scale["spec"]["replicas"].as_i64()), (Some("Scale"), Some(1)));
     let patch = json!({"spec": {"replicas": 3}});
     let scale = server.patch(&format!("{path}/d/scale"), "merge-patch", &patch).await.expect(200);
     assert_eq!(scale["spec"]["replicas"], 3);
     let stored = server.get(&format!("{path}/d")).await.expect(200);
-    assert_eq!((stored["spec"]["replicas"].as_i64(), stored["metadata"]["generation"].as_i64()), (Some(3), Some(2)));
-    server.patch(&format!("{path}/d/scale"), "merge-patch", &json!({"spec": {"replicas": -1}})).await.expect(422);
+    assert_eq!(
+        (stored["spec"]["replicas"].as_i64(), stored["metadata"]["generation"].as_i64()),
+        (Some(3), Some(2))
+    );
+    server
+        .patch(&format!("{path}/d/scale"), "merge-patch", &json!({"spec": {"replicas": -1}}))
+        .await
+        .expect(422);
 }

@@ -42,7 +42,10 @@ async fn finalizers_hold_until_they_are_gone() {
     server.post(CONFIG_MAPS, &body).await.expect(201);
     let path = format!("{CONFIG_MAPS}/f");
     let marked = server.delete(&path).await.expect(200);
-    assert_eq!((marked["kind"].as_str(), marked["metadata"]["deletionGracePeriodSeconds"].as_i64()), (Some("ConfigMap"), Some(0)));
+    assert_eq!(
+        (marked["kind"].as_str(), marked["metadata"]["deletionGracePeriodSeconds"].as_i64()),
+        (Some("ConfigMap"), Some(0))
+    );
     let again = server.post(CONFIG_MAPS, &body).await.expect(409);
     assert_eq!(again["message"], "object is being deleted: configmaps \"f\" already exists");
     let more = json!({"metadata": {"finalizers": ["example.com/hold", "example.com/more"]}});
@@ -74,7 +77,9 @@ async fn preconditions_protect() {
     let created = server.config_map("a", &json!({})).await;
     let path = format!("{CONFIG_MAPS}/a");
     let options = |preconditions: &serde_json::Value| {
-        json!({"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": preconditions}).to_string().into_bytes()
+        json!({"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": preconditions})
+            .to_string()
+            .into_bytes()
     };
     let headers = [("content-type", "application/json")];
     for bad in [json!({"uid": "other"}), json!({"resourceVersion": "1"})] {

@@ -35,11 +35,18 @@ async fn selectors_choose() {
     assert!(item.get("kind").is_none() && item["metadata"]["resourceVersion"].is_string(), "{item}");
 
     server.post(PODS, &pod("p")).await.expect(201);
-    for (selector, count) in [("spec.nodeName%3D", 1), ("spec.nodeName%3Dn1", 0), ("status.phase%3DPending", 1)] {
+    for (selector, count) in
+        [("spec.nodeName%3D", 1), ("spec.nodeName%3Dn1", 0), ("status.phase%3DPending", 1)]
+    {
         let list = server.get(&format!("/api/v1/pods?fieldSelector={selector}")).await.expect(200);
         assert_eq!(names(&list).len(), count, "{selector}");
     }
-    for bad in ["labelSelector=a%3D%3D%3Db", "fieldSelector=spec.unknown%3Dx", "fieldSelector=a", "labelSelector=%2F%2F"] {
+    for bad in [
+        "labelSelector=a%3D%3D%3Db",
+        "fieldSelector=spec.unknown%3Dx",
+        "fieldSelector=a",
+        "labelSelector=%2F%2F",
+    ] {
         server.get(&format!("/api/v1/pods?{bad}")).await.expect(400);
     }
 }

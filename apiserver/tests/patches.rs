@@ -24,8 +24,10 @@ async fn three_kinds_of_patches() {
     assert_eq!(patched["metadata"]["labels"], json!({"app": "web", "l": "m"}));
     // A condition merges by its type.
     for reason in ["One", "Two"] {
-        let status = json!({"status": {"conditions": [{"type": "Ready", "status": "False", "reason": reason}]}});
-        let patched = server.patch(&format!("{PODS}/p/status"), "strategic-merge-patch", &status).await.expect(200);
+        let status =
+            json!({"status": {"conditions": [{"type": "Ready", "status": "False", "reason": reason}]}});
+        let patched =
+            server.patch(&format!("{PODS}/p/status"), "strategic-merge-patch", &status).await.expect(200);
         let conditions = patched["status"]["conditions"].as_array().unwrap();
         assert_eq!(conditions.iter().filter(|condition| condition["type"] == "Ready").count(), 1);
     }

@@ -69,6 +69,8 @@ impl Server {
         });
         let mut config = kube::Config::new(format!("https://{address}").parse().unwrap());
         config.accept_invalid_certs = true;
+        // Answers are shown as they are.
+        config.default_retry = false;
         let client = Client::try_from(config).unwrap();
         let server = Self { client, etcd, shutdown, task, _directory: directory };
         server.wait_ready().await;
@@ -77,7 +79,7 @@ impl Server {
     }
 
     async fn wait_ready(&self) {
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(90);
         loop {
             let answer = self.get("/readyz?verbose").await;
             if answer.status == StatusCode::OK {
@@ -89,7 +91,13 @@ impl Server {
     }
 
     /// Any request. `headers`: name, value.
-    pub(crate) async fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
+    pub(crate) async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> Answer {
         let mut request = Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);

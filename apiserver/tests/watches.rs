@@ -16,7 +16,10 @@ async fn events_come_in_order_from_a_version() {
     let mut last: i64 = version.parse().unwrap();
     for (kind, name) in [("ADDED", "b"), ("MODIFIED", "a"), ("DELETED", "b")] {
         let event = watch.next().await.unwrap();
-        assert_eq!((event["type"].as_str(), event["object"]["metadata"]["name"].as_str()), (Some(kind), Some(name)));
+        assert_eq!(
+            (event["type"].as_str(), event["object"]["metadata"]["name"].as_str()),
+            (Some(kind), Some(name))
+        );
         assert_eq!(event["object"]["kind"], "ConfigMap");
         let revision: i64 = event["object"]["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
         assert!(revision > last, "revisions rise");
@@ -50,7 +53,8 @@ async fn initial_events_end_with_a_bookmark() {
     for name in ["a", "b"] {
         server.config_map(name, &json!({})).await;
     }
-    let query = "watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+    let query =
+        "watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
     let mut watch = server.watch(&format!("{CONFIG_MAPS}?{query}"), &[]).await;
     assert_eq!(watch.summary().await, "ADDED a");
     assert_eq!(watch.summary().await, "ADDED b");
@@ -95,10 +99,16 @@ async fn tables_and_metadata_are_watched_too() {
     let table = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json")];
     let mut watch = server.watch(&format!("{CONFIG_MAPS}?watch=true"), &table).await;
     let event = watch.next().await.unwrap();
-    assert_eq!((event["object"]["kind"].as_str(), event["object"]["rows"][0]["cells"][0].as_str()), (Some("Table"), Some("a")));
+    assert_eq!(
+        (event["object"]["kind"].as_str(), event["object"]["rows"][0]["cells"][0].as_str()),
+        (Some("Table"), Some("a"))
+    );
     assert!(!event["object"]["columnDefinitions"].as_array().unwrap().is_empty());
     let metadata = [("accept", "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io")];
     let mut watch = server.watch(&format!("{CONFIG_MAPS}?watch=true"), &metadata).await;
     let event = watch.next().await.unwrap();
-    assert_eq!((event["object"]["kind"].as_str(), event["object"].get("data")), (Some("PartialObjectMetadata"), None));
+    assert_eq!(
+        (event["object"]["kind"].as_str(), event["object"].get("data")),
+        (Some("PartialObjectMetadata"), None)
+    );
 }

@@ -8,7 +8,8 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 
 use serde::de::{
-    DeserializeSeed, Deserializer, EnumAccess, Error, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor,
+    DeserializeSeed, Deserializer, EnumAccess, Error, IntoDeserializer, MapAccess, SeqAccess, VariantAccess,
+    Visitor,
 };
 
 /// Maps with more keys than this are searched for duplicates by a table.
@@ -112,11 +113,19 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for StrictDeserializer<'_, D> 
         self.inner.deserialize_ignored_any(visitor)
     }
 
-    fn deserialize_unit_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, D::Error> {
+    fn deserialize_unit_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, D::Error> {
         self.inner.deserialize_unit_struct(name, StrictVisitor { inner: visitor, tracker: self.tracker })
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, D::Error> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, D::Error> {
         self.inner.deserialize_newtype_struct(name, StrictVisitor { inner: visitor, tracker: self.tracker })
     }
 
@@ -130,7 +139,11 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for StrictDeserializer<'_, D> 
         len: usize,
         visitor: V,
     ) -> Result<V::Value, D::Error> {
-        self.inner.deserialize_tuple_struct(name, len, StrictVisitor { inner: visitor, tracker: self.tracker })
+        self.inner.deserialize_tuple_struct(
+            name,
+            len,
+            StrictVisitor { inner: visitor, tracker: self.tracker },
+        )
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -306,7 +319,8 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for StrictMap<'_, A> {
         }
         self.tracker.path.truncate(self.base);
         let mut hash = None;
-        let key = self.inner.next_key_seed(KeySeed { inner: seed, tracker: self.tracker, hash: &mut hash })?;
+        let key =
+            self.inner.next_key_seed(KeySeed { inner: seed, tracker: self.tracker, hash: &mut hash })?;
         if let Some(hash) = hash {
             self.note_key(hash);
         }
@@ -437,14 +451,18 @@ mod tests {
 
     #[test]
     fn duplicates_are_named_by_path() {
-        let json = r#"{"metadata":{"name":"a","name":"b"},"data":{"k":"1","j":"2","k":"3"},"data":{"k":"1"}}"#;
+        let json =
+            r#"{"metadata":{"name":"a","name":"b"},"data":{"k":"1","j":"2","k":"3"},"data":{"k":"1"}}"#;
         assert_eq!(
             problems::<ConfigMap>(json),
             ["duplicate field \"metadata.name\"", "duplicate field \"data.k\"", "duplicate field \"data\""]
         );
         let many: Vec<String> = (0..200).chain([150, 3]).map(|n| format!("\"k{n}\":\"v\"")).collect();
         let json = format!("{{\"data\":{{{}}}}}", many.join(","));
-        assert_eq!(problems::<ConfigMap>(&json), ["duplicate field \"data.k150\"", "duplicate field \"data.k3\""]);
+        assert_eq!(
+            problems::<ConfigMap>(&json),
+            ["duplicate field \"data.k150\"", "duplicate field \"data.k3\""]
+        );
     }
 
     #[test]

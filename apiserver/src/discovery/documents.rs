@@ -13,9 +13,7 @@ pub(super) fn group_list(groups: &[Group]) -> Value {
 
 /// APIGroup; `typed` adds kind and apiVersion, which items of a list lack.
 pub(super) fn group(group: &Group, typed: bool) -> Value {
-    let version = |version: &Version| {
-        json!({"groupVersion": format!("{}/{}", group.name, version.name), "version": version.name})
-    };
+    let version = |version: &Version| json!({"groupVersion": format!("{}/{}", group.name, version.name), "version": version.name});
     let versions: Vec<Value> = group.versions.iter().map(version).collect();
     let mut value = json!({"name": group.name, "versions": versions, "preferredVersion": versions.first()});
     if typed {

@@ -19,7 +19,11 @@ pub(super) struct Version {
 impl Version {
     /// `/api/v1` or `/apis/apps/v1`.
     pub(super) fn path(&self, group: &Group) -> String {
-        if group.name.is_empty() { format!("/api/{}", self.name) } else { format!("/apis/{}/{}", group.name, self.name) }
+        if group.name.is_empty() {
+            format!("/api/{}", self.name)
+        } else {
+            format!("/apis/{}/{}", group.name, self.name)
+        }
     }
 }
 
@@ -106,7 +110,14 @@ const REVIEWS: &[(&str, &str, &str, &str, &str, bool)] = &[
         "selfsubjectrulesreview",
         false,
     ),
-    ("authorization.k8s.io", "v1", "SubjectAccessReview", "subjectaccessreviews", "subjectaccessreview", false),
+    (
+        "authorization.k8s.io",
+        "v1",
+        "SubjectAccessReview",
+        "subjectaccessreviews",
+        "subjectaccessreview",
+        false,
+    ),
 ];
 
 /// What the registry and the special endpoints serve.
@@ -182,9 +193,16 @@ fn entry(info: &ResourceInfo, special: &[(&str, &str, &str)]) -> Entry {
         subresources.push(own("status", READ_WRITE));
     }
     if info.scale {
-        subresources.push(Subentry { kind: "Scale", group: "autoscaling", version: "v1", ..own("scale", READ_WRITE) });
+        subresources.push(Subentry {
+            kind: "Scale",
+            group: "autoscaling",
+            version: "v1",
+            ..own("scale", READ_WRITE)
+        });
     }
-    for SubresourceInfo { name, kind, group, version, verbs, updates_parent } in info.subresources.iter().copied() {
+    for SubresourceInfo { name, kind, group, version, verbs, updates_parent } in
+        info.subresources.iter().copied()
+    {
         // What is declared but has no handler in this server is not served, so it is not shown.
         if updates_parent || special.contains(&(info.group, info.plural, name)) {
             let same = group == info.group && version == info.version;

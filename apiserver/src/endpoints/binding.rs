@@ -53,11 +53,7 @@ pub async fn create(call: Call<'_>, body: Incoming) -> Result<Response<Body>, Ap
             .map(|pod| Box::new(pod) as Box<dyn Object>)
             .map_err(|problem| ApiError::conflict("", "pods/binding", call.target.name, &problem))
     };
-    let request = UpdateRequest {
-        kind: UpdateKind::Subresource("binding"),
-        dry_run: options.dry_run,
-        admission: false,
-    };
+    let request = UpdateRequest { kind: UpdateKind::Internal, dry_run: options.dry_run, admission: false };
     store.update(call.ctx, call.target, request, &mut change).await?;
     let success = Status { status: Some("Success".to_owned()), code: Some(201), ..Status::default() };
     respond::value(StatusCode::CREATED, accepted.format, &success)
@@ -123,8 +119,10 @@ mod tests {
     use serde_json::json;
 
     fn pod(spec: serde_json::Value) -> Pod {
-        serde_json::from_value(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "uid": "u"}, "spec": spec}))
-            .unwrap()
+        serde_json::from_value(
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "uid": "u"}, "spec": spec}),
+        )
+        .unwrap()
     }
 
     fn binding() -> Binding {
@@ -145,7 +143,10 @@ mod tests {
     fn a_taken_gated_or_dying_pod_is_not() {
         for (spec, want) in [
             (json!({"containers": [], "nodeName": "n0"}), "pod p is already assigned to node \"n0\""),
-            (json!({"containers": [], "schedulingGates": [{"name": "g"}]}), "pod p has non-empty .spec.schedulingGates"),
+            (
+                json!({"containers": [], "schedulingGates": [{"name": "g"}]}),
+                "pod p has non-empty .spec.schedulingGates",
+            ),
         ] {
             assert_eq!(bind(&pod(spec), &binding(), Timestamp::UNIX_EPOCH).unwrap_err(), want);
         }

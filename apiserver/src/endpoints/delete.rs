@@ -19,8 +19,15 @@ use crate::store::{Deleted, Target};
 const CONCURRENCY: usize = 8;
 
 /// Resources whose delete answers with the object even when it is gone at once; others answer with a Status.
-const RETURNS_OBJECT: &[&str] =
-    &["pods", "services", "serviceaccounts", "persistentvolumeclaims", "persistentvolumes", "podtemplates", "resourcequotas"];
+const RETURNS_OBJECT: &[&str] = &[
+    "pods",
+    "services",
+    "serviceaccounts",
+    "persistentvolumeclaims",
+    "persistentvolumes",
+    "podtemplates",
+    "resourcequotas",
+];
 
 async fn delete_options(call: Call<'_>, body: Incoming) -> Result<DeleteOptions, ApiError> {
     let body = read_body::read(body).await?;
@@ -70,7 +77,12 @@ pub async fn delete_collection(call: Call<'_>, body: Incoming) -> Result<Respons
     let deletes = items.iter().map(|stored| delete_one(call, stored, &options));
     stream::iter(deletes.collect::<Vec<_>>()).buffer_unordered(CONCURRENCY).try_collect::<Vec<()>>().await?;
     if accepted.shape == negotiation::Shape::Table {
-        let body = super::table::of_list(call.target.resource, &metadata, &items, super::table::IncludeObject::Metadata)?;
+        let body = super::table::of_list(
+            call.target.resource,
+            &metadata,
+            &items,
+            super::table::IncludeObject::Metadata,
+        )?;
         return respond::json(StatusCode::OK, accepted.format, body);
     }
     respond::list(call.target.resource, accepted, &metadata, items)

@@ -141,7 +141,8 @@ fn check(budget: &PodDisruptionBudget, ready: bool) -> Result<Verdict, ApiError>
     let allowed = status.disruptions_allowed.unwrap_or(0);
     let spec = budget.spec.as_ref();
     if !ready {
-        let always = spec.and_then(|spec| spec.unhealthy_pod_eviction_policy.as_deref()) == Some("AlwaysAllow");
+        let always =
+            spec.and_then(|spec| spec.unhealthy_pod_eviction_policy.as_deref()) == Some("AlwaysAllow");
         let healthy_budget = current >= desired && desired > 0;
         if always || healthy_budget {
             return Ok(Verdict::NotCounted);
@@ -153,16 +154,20 @@ fn check(budget: &PodDisruptionBudget, ready: bool) -> Result<Verdict, ApiError>
         return Err(ApiError::too_many_requests(message, 10).with_cause("DisruptionBudget", &cause, ""));
     }
     if allowed < 0 {
-        return Err(ApiError::forbidden("policy", "poddisruptionbudgets", name, "pdb disruptions allowed is negative"));
+        return Err(ApiError::forbidden(
+            "policy",
+            "poddisruptionbudgets",
+            name,
+            "pdb disruptions allowed is negative",
+        ));
     }
     if status.disrupted_pods.as_ref().map_or(0, std::collections::BTreeMap::len) > MAX_DISRUPTED_PODS {
         let problem = "DisruptedPods map too big - too many evictions not confirmed by PDB controller";
         return Err(ApiError::forbidden("policy", "poddisruptionbudgets", name, problem));
     }
     if allowed == 0 {
-        let cause = format!(
-            "The disruption budget {name} needs {desired} healthy pods and has {current} currently"
-        );
+        let cause =
+            format!("The disruption budget {name} needs {desired} healthy pods and has {current} currently");
         let message = "Cannot evict pod as it would violate the pod's disruption budget.";
         return Err(ApiError::too_many_requests(message, 0).with_cause("DisruptionBudget", &cause, ""));
     }
@@ -204,7 +209,11 @@ mod tests {
             (status(1, 3, 2, 0), true, Err(429)),
             (status(-1, 3, 2, 1), true, Err(403)),
         ] {
-            assert_eq!(check(&budget(status.clone()), ready).map_err(|error| error.code()), want, "{status} {ready}");
+            assert_eq!(
+                check(&budget(status.clone()), ready).map_err(|error| error.code()),
+                want,
+                "{status} {ready}"
+            );
         }
     }
 

@@ -70,7 +70,9 @@ fn one(range: &str) -> Option<Accepted> {
     let shape = match (kind, group, version) {
         ("", _, _) => Shape::Object,
         ("Table", "meta.k8s.io", "v1" | "v1beta1") => Shape::Table,
-        ("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io", "v1" | "v1beta1") => Shape::Metadata,
+        ("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io", "v1" | "v1beta1") => {
+            Shape::Metadata
+        }
         _ => return None,
     };
     Some(Accepted { format, shape })
@@ -132,7 +134,9 @@ mod tests {
 
     #[test]
     fn nothing_acceptable_is_406() {
-        for unknown in ["text/html", "application/vnd.kubernetes.protobuf", "application/json;as=Other;g=x;v=v1"] {
+        for unknown in
+            ["text/html", "application/vnd.kubernetes.protobuf", "application/json;as=Other;g=x;v=v1"]
+        {
             assert_eq!(accept(&headers(unknown)).unwrap_err().code(), 406, "{unknown}");
         }
     }

@@ -76,7 +76,9 @@ pub fn delete_options(query: &Query, body: &[u8]) -> Result<DeleteOptions, ApiEr
             grace_period_seconds: query.text("gracePeriodSeconds").map(number).transpose()?,
             orphan_dependents: query.get("orphanDependents").map(|_| query.flag("orphanDependents")),
             propagation_policy: query.text("propagationPolicy").map(str::to_owned),
-            preconditions: query.text("uid").map(|uid| Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
+            preconditions: query
+                .text("uid")
+                .map(|uid| Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
             ..DeleteOptions::default()
         }
     } else {
@@ -113,7 +115,8 @@ pub fn delete_options(query: &Query, body: &[u8]) -> Result<DeleteOptions, ApiEr
 }
 
 fn number(text: &str) -> Result<i64, ApiError> {
-    text.parse().map_err(|_| ApiError::bad_request(format!("strconv.ParseInt: parsing \"{text}\": invalid syntax")))
+    text.parse()
+        .map_err(|_| ApiError::bad_request(format!("strconv.ParseInt: parsing \"{text}\": invalid syntax")))
 }
 
 /// Where to continue a list: upstream's token.
@@ -146,7 +149,10 @@ impl ContinueToken {
             .map_err(|error| bad(&error.to_string()))?;
         let token: Self = serde_json::from_slice(&json).map_err(|error| bad(&error.to_string()))?;
         if token.version != "meta.k8s.io/v1" {
-            return Err(bad(&format!("server does not recognize this encoded version \"{}\"", token.version)));
+            return Err(bad(&format!(
+                "server does not recognize this encoded version \"{}\"",
+                token.version
+            )));
         }
         if token.rv == 0 {
             return Err(bad("incorrect encoded start resourceVersion (version meta.k8s.io/v1)"));
@@ -196,11 +202,13 @@ impl ResourceVersion {
         match text {
             None => Ok(Self::Unset),
             Some("0") => Ok(Self::Any),
-            Some(text) => text.parse::<u64>().ok().and_then(|n| i64::try_from(n).ok()).map(Self::At).ok_or_else(|| {
-                let problem = format!("strconv.ParseUint: parsing \"{text}\": invalid syntax");
-                let errors = vec![Error::invalid(&Path::new("resourceVersion"), text, problem)];
-                ApiError::invalid("", "", "", &errors)
-            }),
+            Some(text) => {
+                text.parse::<u64>().ok().and_then(|n| i64::try_from(n).ok()).map(Self::At).ok_or_else(|| {
+                    let problem = format!("strconv.ParseUint: parsing \"{text}\": invalid syntax");
+                    let errors = vec![Error::invalid(&Path::new("resourceVersion"), text, problem)];
+                    ApiError::invalid("", "", "", &errors)
+                })
+            }
         }
     }
 
@@ -231,7 +239,9 @@ impl ListOptions {
             Some("NotOlderThan") if watch => {}
             Some(matching @ ("Exact" | "NotOlderThan")) => {
                 if resource_version == ResourceVersion::Unset {
-                    errors.push(forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided"));
+                    errors.push(forbidden(
+                        "resourceVersionMatch is forbidden unless resourceVersion is provided",
+                    ));
                 }
                 if continue_token.is_some() {
                     errors.push(forbidden("resourceVersionMatch is forbidden when continue is provided"));
@@ -244,7 +254,9 @@ impl ListOptions {
             }
             Some(other) => errors.push(Error::not_supported(&path, other, &["Exact", "NotOlderThan"])),
             None if watch && send_initial_events.is_some() => {
-                errors.push(forbidden("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
+                errors.push(forbidden(
+                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+                ));
             }
             None => {}
         }
@@ -258,7 +270,9 @@ impl ListOptions {
         if let (Some(token), ResourceVersion::At(_)) = (&continue_token, resource_version)
             && token.revision().is_some()
         {
-            return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
+            return Err(ApiError::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
         }
         let limit = query.text("limit").map(number).transpose()?.unwrap_or(0);
         Ok(Self {
@@ -267,7 +281,11 @@ impl ListOptions {
             resource_version,
             exact: matching == Some("Exact"),
             matching: matching.is_some(),
-            timeout_seconds: query.text("timeoutSeconds").map(number).transpose()?.and_then(|n| u64::try_from(n).ok()),
+            timeout_seconds: query
+                .text("timeoutSeconds")
+                .map(number)
+                .transpose()?
+                .and_then(|n| u64::try_from(n).ok()),
             allow_watch_bookmarks: query.flag("allowWatchBookmarks"),
             send_initial_events,
         })

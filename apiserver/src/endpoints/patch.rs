@@ -57,7 +57,8 @@ impl Patch {
             patch::Error::Malformed(_) => ApiError::bad_request(error.to_string()),
             patch::Error::TooManyOperations(_) => ApiError::request_entity_too_large(error),
             patch::Error::DoesNotApply(_) => {
-                let message = format!("the server rejected our request due to an error in our request: {error}");
+                let message =
+                    format!("the server rejected our request due to an error in our request: {error}");
                 ApiError::new(422, "Invalid", message)
             }
         })
@@ -104,11 +105,22 @@ mod tests {
         let kind = PatchKind::for_kind("", "v1", "Pod");
         let current = json!({"metadata": {"labels": {"a": "1"}}, "spec": {"containers": [{"name": "c", "image": "x"}]}});
         for (media_type, body, pointer, want) in [
-            (JSON_PATCH, r#"[{"op":"replace","path":"/metadata/labels/a","value":"2"}]"#, "/metadata/labels/a", json!("2")),
+            (
+                JSON_PATCH,
+                r#"[{"op":"replace","path":"/metadata/labels/a","value":"2"}]"#,
+                "/metadata/labels/a",
+                json!("2"),
+            ),
             (MERGE_PATCH, r#"{"metadata":{"labels":{"a":null}}}"#, "/metadata/labels/a", Value::Null),
-            (STRATEGIC, r#"{"spec":{"containers":[{"name":"c","image":"y"}]}}"#, "/spec/containers/0/image", json!("y")),
+            (
+                STRATEGIC,
+                r#"{"spec":{"containers":[{"name":"c","image":"y"}]}}"#,
+                "/spec/containers/0/image",
+                json!("y"),
+            ),
         ] {
-            let patched = Patch::parse(media_type, body.as_bytes(), kind).unwrap().apply(current.clone()).unwrap();
+            let patched =
+                Patch::parse(media_type, body.as_bytes(), kind).unwrap().apply(current.clone()).unwrap();
             assert_eq!(patched.pointer(pointer).cloned().unwrap_or(Value::Null), want, "{media_type}");
         }
     }

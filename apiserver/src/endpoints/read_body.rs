@@ -26,7 +26,8 @@ pub async fn read(mut body: Incoming) -> Result<Bytes, ApiError> {
     let mut first: Option<Bytes> = None;
     let mut all: Option<BytesMut> = None;
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| ApiError::bad_request(format!("unable to read the request body: {error}")))?;
+        let frame = frame
+            .map_err(|error| ApiError::bad_request(format!("unable to read the request body: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
         match (&mut first, &mut all) {
             // Most bodies are one frame, which needs no copy.
@@ -79,7 +80,8 @@ pub fn decode(
 ) -> Result<Box<dyn Object>, ApiError> {
     let mut strict = Vec::new();
     let wanted = (validation != FieldValidation::Ignore).then_some(&mut strict);
-    let object = resource.decode(json, wanted).map_err(|error| wrong_type(resource, json).unwrap_or(error))?;
+    let object =
+        resource.decode(json, wanted).map_err(|error| wrong_type(resource, json).unwrap_or(error))?;
     if strict.is_empty() {
         return Ok(object);
     }

@@ -61,7 +61,11 @@ pub fn error(error: &ApiError) -> Response<Body> {
 }
 
 /// One stored object.
-pub fn stored(resource: &dyn Resource, accepted: Accepted, stored: &Stored) -> Result<Response<Body>, ApiError> {
+pub fn stored(
+    resource: &dyn Resource,
+    accepted: Accepted,
+    stored: &Stored,
+) -> Result<Response<Body>, ApiError> {
     let body = match accepted.shape {
         Shape::Object if resource.info().converted => converted(resource, stored)?,
         Shape::Object => encoded::with_revision(&stored.value, stored.revision),
@@ -75,7 +79,12 @@ pub fn stored(resource: &dyn Resource, accepted: Accepted, stored: &Stored) -> R
 }
 
 /// The outcome of a write.
-pub fn saved(resource: &dyn Resource, accepted: Accepted, status: StatusCode, saved: Saved) -> Result<Response<Body>, ApiError> {
+pub fn saved(
+    resource: &dyn Resource,
+    accepted: Accepted,
+    status: StatusCode,
+    saved: Saved,
+) -> Result<Response<Body>, ApiError> {
     let body = match accepted.shape {
         Shape::Object => saved.json,
         Shape::Metadata => partial_metadata_of(&*saved.object)?,
@@ -163,8 +172,11 @@ pub fn list(
     .into_iter();
     let mut buffer = BytesMut::with_capacity(CHUNK);
     buffer.put_slice(
-        format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{},\"items\":[", metadata.to_json())
-            .as_bytes(),
+        format!(
+            "{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{},\"items\":[",
+            metadata.to_json()
+        )
+        .as_bytes(),
     );
     let mut first = true;
     fill(&mut buffer, &mut items, &mut first);

@@ -78,7 +78,8 @@ impl NewObject for Rescale<'_> {
         let scale = match &self.input {
             Input::Whole(scale) => (**scale).clone(),
             Input::Patch(patch) => {
-                let value = serde_json::to_value(scale_of(self.call, current)?).map_err(ApiError::internal)?;
+                let value =
+                    serde_json::to_value(scale_of(self.call, current)?).map_err(ApiError::internal)?;
                 let json = serde_json::to_vec(&patch.apply(value)?).map_err(ApiError::internal)?;
                 codec::decode_json::<Scale>(&json, None)?
             }
@@ -86,7 +87,8 @@ impl NewObject for Rescale<'_> {
         let replicas = scale.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0);
         if replicas < 0 {
             let path = Path::new("spec").child("replicas");
-            let errors = vec![Error::invalid(&path, i64::from(replicas), "must be greater than or equal to 0")];
+            let errors =
+                vec![Error::invalid(&path, i64::from(replicas), "must be greater than or equal to 0")];
             return Err(ApiError::invalid("autoscaling", "Scale", self.call.target.name, &errors));
         }
         let mut object = current.clone_box();

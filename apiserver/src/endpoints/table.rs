@@ -28,7 +28,9 @@ impl IncludeObject {
             None | Some("" | "Metadata") => Ok(Self::Metadata),
             Some("None") => Ok(Self::None),
             Some("Object") => Ok(Self::Object),
-            Some(other) => Err(ApiError::bad_request(format!("unrecognized includeObject value: \"{other}\""))),
+            Some(other) => {
+                Err(ApiError::bad_request(format!("unrecognized includeObject value: \"{other}\"")))
+            }
         }
     }
 }
@@ -62,7 +64,12 @@ fn definitions(columns: &'static [Column]) -> Vec<ColumnDefinition<'static>> {
         .collect()
 }
 
-fn row(resource: &dyn Resource, object: &dyn Object, include: IncludeObject, now: Timestamp) -> Result<Row, ApiError> {
+fn row(
+    resource: &dyn Resource,
+    object: &dyn Object,
+    include: IncludeObject,
+    now: Timestamp,
+) -> Result<Row, ApiError> {
     let raw = |json: Vec<u8>| -> Result<Box<RawValue>, ApiError> {
         let json = String::from_utf8(json).map_err(ApiError::internal)?;
         RawValue::from_string(json).map_err(ApiError::internal)
@@ -119,7 +126,9 @@ pub fn of_list(
     let now = Timestamp::now();
     let rows = items
         .iter()
-        .map(|stored| row(resource, &*crate::store::decode(resource, &stored.value, stored.revision)?, include, now))
+        .map(|stored| {
+            row(resource, &*crate::store::decode(resource, &stored.value, stored.revision)?, include, now)
+        })
         .collect::<Result<Vec<_>, _>>()?;
     render(metadata, Some(definitions(resource.columns())), &rows)
 }

@@ -10,7 +10,11 @@ use crate::body::Body;
 use crate::registry::{Object, UpdateKind};
 use crate::store::{NewObject, UpdateRequest};
 
-pub async fn update(call: Call<'_>, kind: UpdateKind<'_>, body: Incoming) -> Result<Response<Body>, ApiError> {
+pub async fn update(
+    call: Call<'_>,
+    kind: UpdateKind<'_>,
+    body: Incoming,
+) -> Result<Response<Body>, ApiError> {
     let accepted = negotiation::accept(call.headers)?;
     let options = WriteOptions::parse(call.query, "UpdateOptions")?;
     let json = read_body::to_json(call.headers, read_body::read(body).await?)?;

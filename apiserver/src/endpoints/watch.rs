@@ -55,9 +55,10 @@ pub async fn watch(call: Call<'_>) -> Result<Response<Body>, ApiError> {
         columns_sent: false,
     };
     let stream = open(call, &options, renderer).await?;
-    let mut response = Response::new(Body::stream(futures::stream::unfold(stream, |mut stream| async move {
-        stream.frame().await.map(|frame| (frame, stream))
-    })));
+    let mut response =
+        Response::new(Body::stream(futures::stream::unfold(stream, |mut stream| async move {
+            stream.frame().await.map(|frame| (frame, stream))
+        })));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
 }
@@ -94,7 +95,9 @@ async fn open(call: Call<'_>, options: &ListOptions, renderer: Renderer) -> Resu
     } else {
         stream.after = match options.resource_version {
             ResourceVersion::At(revision) => revision,
-            ResourceVersion::Unset | ResourceVersion::Any => store.storage().revision().await.map_err(api_error)?,
+            ResourceVersion::Unset | ResourceVersion::Any => {
+                store.storage().revision().await.map_err(api_error)?
+            }
         };
     }
     stream.last_marked = stream.after;
@@ -170,7 +173,11 @@ impl Renderer {
                 }
             }
             WatchEvent::Deleted { stored } => {
-                if self.matches(&stored.key, &stored.value)? { self.write("DELETED", stored, out) } else { Ok(()) }
+                if self.matches(&stored.key, &stored.value)? {
+                    self.write("DELETED", stored, out)
+                } else {
+                    Ok(())
+                }
             }
         }
     }
@@ -301,7 +308,9 @@ impl Stream {
 
 fn watch_error(error: StorageError) -> ApiError {
     match error {
-        StorageError::Compacted => ApiError::expired("The resourceVersion for the provided watch is too old."),
+        StorageError::Compacted => {
+            ApiError::expired("The resourceVersion for the provided watch is too old.")
+        }
         other => api_error(other),
     }
 }

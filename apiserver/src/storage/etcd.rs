@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use etcd_client::{
-    Certificate, Client, Compare, CompareOp, ConnectOptions, GetOptions, Identity, KvClient, PutOptions, SortOrder,
-    SortTarget, TlsOptions, Txn, TxnOp, TxnOpResponse, WatchOptions, WatchStream,
+    Certificate, Client, Compare, CompareOp, ConnectOptions, GetOptions, Identity, KvClient, PutOptions,
+    SortOrder, SortTarget, TlsOptions, Txn, TxnOp, TxnOpResponse, WatchOptions, WatchStream,
 };
 
 use super::leases::Leases;
@@ -28,7 +28,8 @@ pub struct EtcdConfig {
     pub key_file: Option<PathBuf>,
 }
 
-/// A handle on one etcd cluster under one prefix.
+/// A handle on one etcd cluster under one prefix. The client's futures are boxed: they are large, and would sit in every
+/// future above.
 #[derive(Clone)]
 pub(super) struct Etcd {
     client: Client,
@@ -69,7 +70,8 @@ impl Etcd {
             options = options.with_tls(tls);
         }
         let client = Client::connect(&config.servers, Some(options)).await?;
-        let kv = client.kv_client().max_decoding_message_size(usize::MAX).max_encoding_message_size(usize::MAX);
+        let kv =
+            client.kv_client().max_decoding_message_size(usize::MAX).max_encoding_message_size(usize::MAX);
         let prefix = format!("/{}", config.prefix.trim_matches('/'));
         Ok(Self { leases: Leases::new(client.lease_client()), client, kv, prefix, metrics })
     }
@@ -91,7 +93,7 @@ impl Etcd {
 
     pub(super) async fn get(&self, key: &str) -> Result<(Option<Stored>, i64), StorageError> {
         let started = Instant::now();
-        let mut response = self.kv.clone().get(key, None).await?;
+        let mut response = Box::pin(self.kv.clone().get(key, None)).await?;
         self.metrics.observe("get", self.resource(key), started);
         let revision = response.header().map_or(0, etcd_client::ResponseHeader::revision);
         let stored = response.take_kvs().into_iter().next().map(stored).transpose()?;
@@ -100,7 +102,7 @@ impl Etcd {
 
     pub(super) async fn revision(&self) -> Result<i64, StorageError> {
         let options = GetOptions::new().with_count_only();
-        let response = self.kv.clone().get(self.prefix.as_str(), Some(options)).await?;
+        let response = Box::pin(self.kv.clone().get(self.prefix.as_str(), Some(options))).await?;
         Ok(response.header().map_or(0, etcd_client::ResponseHeader::revision))
     }
 
@@ -111,7 +113,8 @@ impl Etcd {
             Freshness::Consistent | Freshness::NotOlderThan(_) => 0,
         };
         let end = prefix_end(query.prefix.as_bytes());
-        let mut from = query.start_after.map_or_else(|| query.prefix.as_bytes().to_vec(), |key| after(key.as_bytes()));
+        let mut from =
+            query.start_after.map_or_else(|| query.prefix.as_bytes().to_vec(), |key| after(key.as_bytes()));
         let wanted = i64::try_from(query.limit).unwrap_or(i64::MAX);
         let mut items = Vec::new();
         loop {
@@ -121,7 +124,8 @@ impl Etcd {
                 .with_limit(left)
                 .with_revision(revision)
                 .with_sort(SortTarget::Key, SortOrder::Ascend);
-            let mut response = self.kv.clone().get(from, Some(options)).await.map_err(future_revision(revision))?;
+            let mut response =
+                Box::pin(self.kv.clone().get(from, Some(options))).await.map_err(future_revision(revision))?;
             let now = response.header().map_or(0, etcd_client::ResponseHeader::revision);
             if let Freshness::NotOlderThan(asked) = query.freshness
                 && now < asked
@@ -176,7 +180,7 @@ impl Etcd {
             });
         }
         let txn = Txn::new().when(compares).and_then(operations).or_else([TxnOp::get(commit.key, None)]);
-        let response = self.kv.clone().txn(txn).await?;
+        let response = Box::pin(self.kv.clone().txn(txn)).await?;
         self.metrics.observe(operation, self.resource(commit.key), started);
         if response.succeeded() {
             return Ok(Committed::At(response.header().map_or(0, etcd_client::ResponseHeader::revision)));
@@ -198,7 +202,7 @@ impl Etcd {
             .with_progress_notify()
             .with_start_revision(after + 1);
         let mut client = self.client.watch_client().max_decoding_message_size(usize::MAX);
-        Ok(client.watch(prefix, Some(options)).await?)
+        Ok(Box::pin(client.watch(prefix, Some(options))).await?)
     }
 }
 

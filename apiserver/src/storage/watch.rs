@@ -52,7 +52,14 @@ pub struct Watch {
 impl Watch {
     pub(super) async fn open(etcd: Etcd, prefix: &str, after: i64) -> Result<Self, StorageError> {
         let stream = Some(etcd.open_watch(prefix, after).await?);
-        Ok(Self { etcd, prefix: prefix.to_owned(), stream, pending: VecDeque::new(), told: after, received: after })
+        Ok(Self {
+            etcd,
+            prefix: prefix.to_owned(),
+            stream,
+            pending: VecDeque::new(),
+            told: after,
+            received: after,
+        })
     }
 
     /// The revision up to which everything has been told.
@@ -98,7 +105,9 @@ impl Watch {
         tokio::time::sleep(REOPEN_PAUSE).await;
         match self.etcd.open_watch(&self.prefix, self.received).await {
             Ok(stream) => self.stream = Some(stream),
-            Err(StorageError::Etcd(error)) => tracing::debug!(prefix = self.prefix, %error, "etcd watch not opened"),
+            Err(StorageError::Etcd(error)) => {
+                tracing::debug!(prefix = self.prefix, %error, "etcd watch not opened")
+            }
             Err(error) => return Err(error),
         }
         Ok(())

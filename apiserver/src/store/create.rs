@@ -31,7 +31,12 @@ impl Store {
         metadata::set_namespace(target, object.meta_mut())?;
         resource.default(&mut *object);
         self.admit(ctx, target, Operation::Create, Some(&mut *object), None, dry_run).await?;
-        if object.meta().resource_version.as_ref().is_some_and(|version| !version.is_empty() && version != "0") {
+        if object
+            .meta()
+            .resource_version
+            .as_ref()
+            .is_some_and(|version| !version.is_empty() && version != "0")
+        {
             return Err(ApiError::new(500, "", "resourceVersion should not be set on objects to be created"));
         }
         object.meta_mut().resource_version = None;
@@ -50,7 +55,9 @@ impl Store {
                 object.meta_mut().name = Some(apimachinery::meta::generate_name(base));
             }
             match self.create_named(ctx, target, &mut *object, attempt == 1, dry_run).await? {
-                Outcome::Created { value, revision } => return self.saved(resource, object, &value, revision, true),
+                Outcome::Created { value, revision } => {
+                    return self.saved(resource, object, &value, revision, true);
+                }
                 Outcome::DryRun => {
                     let json = object.to_json().map_err(ApiError::internal)?.into();
                     return Ok(Saved { object, json, revision: 0, created: true });
@@ -63,7 +70,8 @@ impl Store {
                 Outcome::Deleting => {
                     let name = metadata::text(object.meta().name.as_ref());
                     let mut status = ApiError::already_exists(info.group, info.plural, name).status().clone();
-                    status.message = status.message.map(|message| format!("object is being deleted: {message}"));
+                    status.message =
+                        status.message.map(|message| format!("object is being deleted: {message}"));
                     return Err(ApiError::from_status(status));
                 }
             }
@@ -97,7 +105,8 @@ impl Store {
                     ctx.warn(warning);
                 }
             }
-            self.validate_admission(ctx, target, Operation::Create, Some(&mut *object), None, dry_run).await?;
+            self.validate_admission(ctx, target, Operation::Create, Some(&mut *object), None, dry_run)
+                .await?;
 
             let value = Self::encode(resource, &mut *object)?;
             let key = self.key(info, target.namespace, &name);
@@ -148,7 +157,10 @@ impl Store {
 }
 
 enum Outcome {
-    Created { value: Bytes, revision: i64 },
+    Created {
+        value: Bytes,
+        revision: i64,
+    },
     /// It would have been created.
     DryRun,
     /// The name is taken.

@@ -56,7 +56,8 @@ impl Store {
             check_preconditions(target, options, object.meta())?;
             if !admitted {
                 self.admit(ctx, target, Operation::Delete, None, Some(&*object), dry_run).await?;
-                self.validate_admission(ctx, target, Operation::Delete, None, Some(&*object), dry_run).await?;
+                self.validate_admission(ctx, target, Operation::Delete, None, Some(&*object), dry_run)
+                    .await?;
                 admitted = true;
             }
             let decision = decide(resource, &mut *object, options, ctx.now);
@@ -84,7 +85,11 @@ impl Store {
             match outcome {
                 Committed::At(revision) => {
                     let saved = self.saved(resource, object, &value, revision, false)?;
-                    return Ok(if decision == Decision::Remove { Deleted::Gone(saved) } else { Deleted::Pending(saved) });
+                    return Ok(if decision == Decision::Remove {
+                        Deleted::Gone(saved)
+                    } else {
+                        Deleted::Pending(saved)
+                    });
                 }
                 Committed::Conflict(newer) => current = newer,
                 Committed::SideConflict => current = Some(stored),
@@ -93,13 +98,18 @@ impl Store {
     }
 }
 
-fn check_preconditions(target: Target<'_>, options: &DeleteOptions, meta: &ObjectMeta) -> Result<(), ApiError> {
+fn check_preconditions(
+    target: Target<'_>,
+    options: &DeleteOptions,
+    meta: &ObjectMeta,
+) -> Result<(), ApiError> {
     let Some(wanted) = &options.preconditions else { return Ok(()) };
     let (uid, version) = (metadata::text(meta.uid.as_ref()), metadata::text(meta.resource_version.as_ref()));
     if let Some(wanted) = &wanted.uid
         && wanted != uid
     {
-        let problem = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}");
+        let problem =
+            format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}");
         return Err(target.conflict(&problem));
     }
     if let Some(wanted) = &wanted.resource_version
@@ -114,7 +124,12 @@ fn check_preconditions(target: Target<'_>, options: &DeleteOptions, meta: &Objec
 }
 
 /// Decides, and marks `object` for what was decided.
-fn decide(resource: &dyn Resource, object: &mut dyn Object, options: &DeleteOptions, now: Timestamp) -> Decision {
+fn decide(
+    resource: &dyn Resource,
+    object: &mut dyn Object,
+    options: &DeleteOptions,
+    now: Timestamp,
+) -> Decision {
     let was_marked = object.meta().deletion_timestamp.is_some();
     let graceful = match resource.graceful_delete(object, options) {
         Some(seconds) if was_marked => match shorten(object.meta_mut(), options.grace_period_seconds) {
@@ -165,7 +180,9 @@ enum Shortened {
 
 /// A second delete may only shorten the grace period of the first.
 fn shorten(meta: &mut ObjectMeta, asked: Option<i64>) -> Shortened {
-    let (Some(period), Some(deadline)) = (meta.deletion_grace_period_seconds, meta.deletion_timestamp.as_ref()) else {
+    let (Some(period), Some(deadline)) =
+        (meta.deletion_grace_period_seconds, meta.deletion_timestamp.as_ref())
+    else {
         return Shortened::NotGraceful;
     };
     match asked {

@@ -137,7 +137,11 @@ fn validate_owner_references(owners: &[OwnerReference], path: &Path, errors: &mu
     for (index, owner) in owners.iter().enumerate() {
         let path = path.index(index);
         if owner.api_version.is_empty() {
-            errors.push(Error::invalid(&path.child("apiVersion"), owner.api_version.as_str(), "version must not be empty"));
+            errors.push(Error::invalid(
+                &path.child("apiVersion"),
+                owner.api_version.as_str(),
+                "version must not be empty",
+            ));
         }
         if owner.kind.is_empty() {
             errors.push(Error::invalid(&path.child("kind"), owner.kind.as_str(), "must not be empty"));
@@ -224,4 +228,3 @@ pub(super) fn validate_update(new: &ObjectMeta, old: &ObjectMeta) -> ErrorList {
     }
     errors
 }
-

@@ -152,7 +152,8 @@ impl Store {
             }
         }
         if request.admission {
-            self.validate_admission(ctx, target, Operation::Update, Some(new), Some(old), request.dry_run).await?;
+            self.validate_admission(ctx, target, Operation::Update, Some(new), Some(old), request.dry_run)
+                .await?;
         }
         Ok(side)
     }
@@ -214,7 +215,12 @@ fn check_revision(
         if kind == UpdateKind::Main && !target.resource.allow_unconditional_update() {
             let path = Path::new("metadata").child("resourceVersion");
             let error = Error::invalid(&path, "", "must be specified for an update");
-            return Err(ApiError::invalid(target.info().group, target.info().kind, target.name, &vec![error]));
+            return Err(ApiError::invalid(
+                target.info().group,
+                target.info().kind,
+                target.name,
+                &vec![error],
+            ));
         }
         return Ok(());
     }
@@ -235,5 +241,6 @@ fn check_uid(target: Target<'_>, new: &ObjectMeta, old: &ObjectMeta) -> Result<(
     if new.is_empty() || new == old {
         return Ok(());
     }
-    Err(target.conflict(&format!("Precondition failed: UID in precondition: {new}, UID in object meta: {old}")))
+    Err(target
+        .conflict(&format!("Precondition failed: UID in precondition: {new}, UID in object meta: {old}")))
 }
