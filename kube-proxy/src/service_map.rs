@@ -321,12 +321,15 @@ mod tests {
         assert!(
             resolve(
                 &service(spec(json!({"clusterIP": "None", "clusterIPs": ["None"]}))),
-                &[one.clone()],
+                std::slice::from_ref(&one),
                 "a"
             )
             .is_empty()
         );
-        assert!(resolve(&service(spec(json!({"type": "ExternalName"}))), &[one.clone()], "a").is_empty());
+        assert!(
+            resolve(&service(spec(json!({"type": "ExternalName"}))), std::slice::from_ref(&one), "a")
+                .is_empty()
+        );
         let other = spec(json!({"ports": [{"name": "dns", "port": 53, "protocol": "UDP"}]}));
         let ports = resolve(&service(other), &[one], "a");
         assert!(ports[0].cluster_endpoints.is_empty() && !ports[0].any_endpoints);
