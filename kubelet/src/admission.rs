@@ -119,8 +119,8 @@ mod tests {
         let quantity = |text: &str| Quantity::parse(text).unwrap();
         node.set_allocatable([("cpu".to_owned(), quantity("2")), ("pods".to_owned(), quantity("2"))].into());
         let other = Arc::new(asking("1500m"));
-        assert_eq!(check(&asking("500m"), &[other.clone()], &node), Ok(()));
-        let rejection = check(&asking("600m"), &[other.clone()], &node).unwrap_err();
+        assert_eq!(check(&asking("500m"), std::slice::from_ref(&other), &node), Ok(()));
+        let rejection = check(&asking("600m"), std::slice::from_ref(&other), &node).unwrap_err();
         assert_eq!(rejection.reason, "OutOfcpu");
         assert_eq!(
             rejection.message,

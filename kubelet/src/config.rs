@@ -245,136 +245,136 @@ fn load(path: &Path) -> Result<KubeletConfiguration, ConfigError> {
     parse(&text).map_err(|message| ConfigError::File { path: path.to_owned(), message })
 }
 
-fn build(args: Args, mut file: KubeletConfiguration) -> Result<Config, ConfigError> {
+/// A duration of the file; zero means "not set" (kubeadm's file spells it so).
+fn set(field: Option<file::Duration>) -> Option<Duration> {
+    field.map(|duration| duration.0).filter(|duration| !duration.is_zero())
+}
+
+fn seconds(field: Option<file::Duration>, default: u64) -> Duration {
+    set(field).unwrap_or(Duration::from_secs(default))
+}
+
+fn build(mut args: Args, mut file: KubeletConfiguration) -> Result<Config, ConfigError> {
     file.validate().map_err(invalid)?;
     check_bootstrap(&args)?;
     check_swap(&file)?;
-    let hostname =
-        node_name::hostname().map_err(|error| invalid(format!("failed to read the hostname: {error}")))?;
-    let name = node_name::node_name(args.hostname_override.as_deref(), &hostname).map_err(invalid)?;
-    let endpoint =
-        args.container_runtime_endpoint.or(file.container_runtime_endpoint.take()).unwrap_or_default();
+    let server = server_config(&mut args, &mut file)?;
+    let node = node_config(&mut args, &mut file, server.address.port())?;
+    let healthz_port = args.healthz_port.or(file.healthz_port).unwrap_or(10248);
+    let healthz_address =
+        args.healthz_bind_address.or(file.healthz_bind_address).unwrap_or(IpAddr::from([127, 0, 0, 1]));
+    Ok(Config {
+        node,
+        static_pod_path: args
+            .pod_manifest_path
+            .take()
+            .or(file.static_pod_path.take())
+            .filter(|path| !path.as_os_str().is_empty()),
+        file_check_frequency: seconds(file.file_check_frequency, 20),
+        sync_frequency: seconds(file.sync_frequency, 60),
+        pod_logs_dir: file.pod_logs_dir.take().unwrap_or_else(|| PathBuf::from("/var/log/pods")),
+        runtime_endpoint: runtime_endpoint(&mut args, &mut file)?,
+        runtime_request_timeout: seconds(file.runtime_request_timeout, 120),
+        cgroup_driver: cgroup_driver(&args, &file)?,
+        cgroup_root: file.cgroup_root.unwrap_or_default(),
+        cgroups_per_qos: file.cgroups_per_qos.unwrap_or(true),
+        cpu_cfs_quota: file.cpu_cfs_quota.unwrap_or(true),
+        pod_pids_limit: file.pod_pids_limit.filter(|limit| *limit > 0),
+        serialize_image_pulls: file.serialize_image_pulls.unwrap_or(true),
+        cluster_dns: match args.cluster_dns.as_slice() {
+            [] => file.cluster_dns.unwrap_or_default(),
+            _ => args.cluster_dns,
+        },
+        cluster_domain: args.cluster_domain.or(file.cluster_domain).unwrap_or_default(),
+        resolv_conf: file.resolv_conf.unwrap_or_else(|| PathBuf::from("/etc/resolv.conf")),
+        server: file.enable_server.unwrap_or(true).then_some(server),
+        healthz: (healthz_port != 0).then(|| SocketAddr::new(healthz_address, healthz_port)),
+        kubeconfig: args.kubeconfig,
+        root_dir: args.root_dir,
+    })
+}
+
+fn runtime_endpoint(args: &mut Args, file: &mut KubeletConfiguration) -> Result<String, ConfigError> {
+    let given = args.container_runtime_endpoint.take().or(file.container_runtime_endpoint.take());
+    let endpoint = given.unwrap_or_default();
     if endpoint.is_empty() {
         return Err(invalid(
             "the container runtime endpoint address was not specified or empty, use --container-runtime-endpoint to set",
         ));
     }
     if !endpoint.starts_with("unix://") && !endpoint.starts_with('/') {
-        return Err(invalid(format!(
-            "unsupported container runtime endpoint {endpoint:?}: only unix sockets are"
-        )));
+        let message = format!("unsupported container runtime endpoint {endpoint:?}: only unix sockets are");
+        return Err(invalid(message));
     }
-    let address = args.address.or(file.address).unwrap_or(IpAddr::from([0, 0, 0, 0]));
-    let port = args.port.or(file.port).unwrap_or(10250);
-    let ips = node_name::node_ips(&args.node_ip).map_err(invalid)?;
-    let taints = if args.register_with_taints.is_empty() {
-        file.register_with_taints.clone().unwrap_or_default()
-    } else {
-        args.register_with_taints
-            .iter()
-            .map(|text| taint::parse(text))
-            .collect::<Result<_, _>>()
-            .map_err(invalid)?
-    };
-    let labels = args.node_labels.unwrap_or_default();
-    node_name::check_labels(&labels).map_err(invalid)?;
-    let max_pods = args.max_pods.or(file.max_pods).unwrap_or(110);
-    let cgroup_driver = match args.cgroup_driver.as_deref().or(file.cgroup_driver.as_deref()) {
-        None | Some("cgroupfs" | "") => CgroupDriver::Cgroupfs,
-        Some("systemd") => CgroupDriver::Systemd,
-        Some(other) => {
-            return Err(invalid(format!("unknown cgroup driver {other:?}: must be cgroupfs or systemd")));
-        }
-    };
-    let tls = match (
-        args.tls_cert_file.or(file.tls_cert_file.clone()),
-        args.tls_private_key_file.or(file.tls_private_key_file.clone()),
-    ) {
+    Ok(endpoint)
+}
+
+fn cgroup_driver(args: &Args, file: &KubeletConfiguration) -> Result<CgroupDriver, ConfigError> {
+    match args.cgroup_driver.as_deref().or(file.cgroup_driver.as_deref()) {
+        None | Some("cgroupfs" | "") => Ok(CgroupDriver::Cgroupfs),
+        Some("systemd") => Ok(CgroupDriver::Systemd),
+        Some(other) => Err(invalid(format!("unknown cgroup driver {other:?}: must be cgroupfs or systemd"))),
+    }
+}
+
+fn server_config(args: &mut Args, file: &mut KubeletConfiguration) -> Result<ServerConfig, ConfigError> {
+    let cert = args.tls_cert_file.take().or(file.tls_cert_file.take());
+    let key = args.tls_private_key_file.take().or(file.tls_private_key_file.take());
+    let tls = match (cert, key) {
         (Some(cert), Some(key)) => Some((cert, key)),
         (None, None) => None,
         _ => return Err(invalid("tlsCertFile and tlsPrivateKeyFile must be given together")),
     };
-    let cert_dir = if args.cert_dir == Path::new("/var/lib/kubelet/pki")
-        && args.root_dir != Path::new("/var/lib/kubelet")
-    {
-        args.root_dir.join("pki")
-    } else {
-        args.cert_dir
-    };
-    let server = ServerConfig {
-        address: SocketAddr::new(address, port),
+    let default_cert_dir = args.cert_dir == Path::new("/var/lib/kubelet/pki");
+    let cert_dir = if default_cert_dir { args.root_dir.join("pki") } else { args.cert_dir.clone() };
+    let address = args.address.or(file.address).unwrap_or(IpAddr::from([0, 0, 0, 0]));
+    Ok(ServerConfig {
+        address: SocketAddr::new(address, args.port.or(file.port).unwrap_or(10250)),
         auth: file.server_auth(args.kubeconfig.is_some()).map_err(invalid)?,
         tls,
         cert_dir,
         debugging_handlers: file.enable_debugging_handlers.unwrap_or(true),
-        streaming_idle_timeout: file
-            .streaming_connection_idle_timeout
-            .map(|d| d.0)
-            .filter(|d| !d.is_zero())
-            .unwrap_or(Duration::from_secs(4 * 3600)),
+        streaming_idle_timeout: seconds(file.streaming_connection_idle_timeout, 4 * 3600),
+    })
+}
+
+fn node_config(
+    args: &mut Args,
+    file: &mut KubeletConfiguration,
+    port: u16,
+) -> Result<NodeConfig, ConfigError> {
+    let hostname =
+        node_name::hostname().map_err(|error| invalid(format!("failed to read the hostname: {error}")))?;
+    let name = node_name::node_name(args.hostname_override.as_deref(), &hostname).map_err(invalid)?;
+    let labels = args.node_labels.take().unwrap_or_default();
+    node_name::check_labels(&labels).map_err(invalid)?;
+    let taints = match args.register_with_taints.as_slice() {
+        [] => file.register_with_taints.take().unwrap_or_default(),
+        given => given.iter().map(|text| taint::parse(text)).collect::<Result<_, _>>().map_err(invalid)?,
     };
-    let healthz_port = args.healthz_port.or(file.healthz_port).unwrap_or(10248);
-    let healthz_address =
-        args.healthz_bind_address.or(file.healthz_bind_address).unwrap_or(IpAddr::from([127, 0, 0, 1]));
-    // Zero means "not set" (kubeadm's file spells it so).
-    let set = |field: Option<file::Duration>| field.map(|d| d.0).filter(|d| !d.is_zero());
-    let seconds =
-        |field: Option<file::Duration>, default: u64| set(field).unwrap_or(Duration::from_secs(default));
-    let status_update_frequency = seconds(file.node_status_update_frequency, 10);
     // Upstream reports every 5 minutes, unless only the update frequency is set: then as often as that.
-    let status_report_frequency =
-        match (set(file.node_status_report_frequency), set(file.node_status_update_frequency)) {
-            (Some(report), _) => report,
-            (None, Some(update)) => update,
-            (None, None) => Duration::from_secs(300),
-        };
-    Ok(Config {
-        kubeconfig: args.kubeconfig,
-        node: NodeConfig {
-            hostname: name.clone(),
-            name,
-            ips,
-            register: args.register_node.or(file.register_node).unwrap_or(true),
-            labels,
-            taints,
-            max_pods: i64::from(max_pods),
-            status_update_frequency,
-            status_report_frequency,
-            lease_duration: Duration::from_secs(u64::from(file.node_lease_duration_seconds.unwrap_or(40))),
-            max_images: match file.node_status_max_images.unwrap_or(50) {
-                -1 => usize::MAX,
-                count => usize::try_from(count).unwrap_or(50),
-            },
-            provider_id: file.provider_id.clone(),
-            port,
-            reserved: file.reserved(),
-            root_dir: args.root_dir.clone(),
+    let status_report_frequency = set(file.node_status_report_frequency)
+        .or(set(file.node_status_update_frequency))
+        .unwrap_or(Duration::from_secs(300));
+    Ok(NodeConfig {
+        hostname: name.clone(),
+        name,
+        ips: node_name::node_ips(&args.node_ip).map_err(invalid)?,
+        register: args.register_node.or(file.register_node).unwrap_or(true),
+        labels,
+        taints,
+        max_pods: i64::from(args.max_pods.or(file.max_pods).unwrap_or(110)),
+        status_update_frequency: seconds(file.node_status_update_frequency, 10),
+        status_report_frequency,
+        lease_duration: Duration::from_secs(u64::from(file.node_lease_duration_seconds.unwrap_or(40).max(4))),
+        max_images: match file.node_status_max_images.unwrap_or(50) {
+            -1 => usize::MAX,
+            count => usize::try_from(count).unwrap_or(50),
         },
-        static_pod_path: args
-            .pod_manifest_path
-            .or(file.static_pod_path.take())
-            .filter(|path| !path.as_os_str().is_empty()),
-        file_check_frequency: seconds(file.file_check_frequency, 20),
-        sync_frequency: seconds(file.sync_frequency, 60),
-        root_dir: args.root_dir,
-        pod_logs_dir: file.pod_logs_dir.unwrap_or_else(|| PathBuf::from("/var/log/pods")),
-        runtime_endpoint: endpoint,
-        runtime_request_timeout: seconds(file.runtime_request_timeout, 120),
-        cgroup_driver,
-        cgroup_root: file.cgroup_root.unwrap_or_default(),
-        cgroups_per_qos: file.cgroups_per_qos.unwrap_or(true),
-        cpu_cfs_quota: file.cpu_cfs_quota.unwrap_or(true),
-        pod_pids_limit: file.pod_pids_limit.filter(|limit| *limit > 0),
-        serialize_image_pulls: file.serialize_image_pulls.unwrap_or(true),
-        cluster_dns: if args.cluster_dns.is_empty() {
-            file.cluster_dns.unwrap_or_default()
-        } else {
-            args.cluster_dns
-        },
-        cluster_domain: args.cluster_domain.or(file.cluster_domain).unwrap_or_default(),
-        resolv_conf: file.resolv_conf.unwrap_or_else(|| PathBuf::from("/etc/resolv.conf")),
-        server: file.enable_server.unwrap_or(true).then_some(server),
-        healthz: (healthz_port != 0).then(|| SocketAddr::new(healthz_address, healthz_port)),
+        provider_id: file.provider_id.take(),
+        port,
+        reserved: file.reserved(),
+        root_dir: args.root_dir.clone(),
     })
 }
 

@@ -110,6 +110,20 @@ impl GarbageCollector {
         Ok(())
     }
 
+    /// Removes, in the background, the directories of pods that neither a source nor the runtime knows any more.
+    pub fn remove_orphaned_directories(&self, known: HashSet<String>) {
+        let collector = self.clone();
+        self.tracker.spawn(async move {
+            let Some(running) = collector.runtime_pods.get() else { return };
+            for uid in collector.volumes.pods_on_disk().await {
+                if !known.contains(&uid) && running.iter().all(|pod| pod.uid != uid) {
+                    tracing::info!(uid, "removing the directory of a pod that is gone");
+                    collector.remove_pod(&uid);
+                }
+            }
+        });
+    }
+
     /// Collects once a minute until shutdown.
     pub async fn run(self, shutdown: CancellationToken) {
         loop {

@@ -183,7 +183,7 @@ mod tests {
         Pod {
             metadata: ObjectMeta {
                 annotations: Some([(annotation.to_owned(), hash.to_owned())].into()),
-                deletion_timestamp: deleting.then(|| Time(jiff::Timestamp::UNIX_EPOCH)),
+                deletion_timestamp: deleting.then_some(Time(jiff::Timestamp::UNIX_EPOCH)),
                 ..Default::default()
             },
             ..Default::default()

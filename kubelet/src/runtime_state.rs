@@ -90,6 +90,12 @@ impl RuntimeState {
         self.inner.write().pleg_error = error;
     }
 
+    /// Whether the runtime has been asked at least once.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.inner.read().conditions.is_some()
+    }
+
     /// Resolves when the conditions have changed.
     pub async fn changed(&self) {
         self.changed.notified().await;

@@ -24,6 +24,9 @@ use crate::worker_tasks::WorkerTasks;
 /// `housekeepingPeriod`.
 const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(2);
 
+/// How often directories of pods that are gone are looked for.
+const DIRECTORIES_PERIOD: Duration = Duration::from_secs(60);
+
 /// Everything that wakes the loop.
 #[derive(Debug)]
 pub struct Inputs {
@@ -61,8 +64,12 @@ pub struct SyncLoop {
 impl SyncLoop {
     /// Runs until shutdown.
     pub async fn run(mut self, mut inputs: Inputs, shutdown: CancellationToken) {
-        let mut housekeeping = tokio::time::interval(HOUSEKEEPING_PERIOD);
-        housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let every = |period| {
+            let mut interval = tokio::time::interval(period);
+            interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            interval
+        };
+        let (mut housekeeping, mut directories) = (every(HOUSEKEEPING_PERIOD), every(DIRECTORIES_PERIOD));
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -70,6 +77,7 @@ impl SyncLoop {
                 Some(uid) = inputs.runtime_changes.recv() => self.poke(&uid),
                 Some(uid) = inputs.probe_changes.recv() => self.poke(&uid),
                 _ = housekeeping.tick() => self.housekeeping(),
+                _ = directories.tick() => self.orphaned_directories(),
             }
         }
     }
@@ -170,6 +178,15 @@ impl SyncLoop {
                 Eviction { reason: rejection.reason, message: rejection.message, grace_period_seconds: None };
             self.workers.evict(uid, eviction);
         }
+    }
+
+    fn orphaned_directories(&self) {
+        if !(self.manifests_ready && self.api_ready) {
+            return;
+        }
+        let mut known: HashSet<String> = self.workers.uids().into_iter().collect();
+        known.extend(self.pods.pods().iter().map(|pod| pod::uid(pod).to_owned()));
+        self.garbage.remove_orphaned_directories(known);
     }
 
     /// Ends what nobody wants and forgets what has ended.

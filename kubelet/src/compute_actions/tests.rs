@@ -416,6 +416,10 @@ fn init_containers() {
         &[],
         &[],
     );
+}
+
+#[test]
+fn init_containers_in_a_dead_sandbox() {
     check(
         "Pod sandbox not ready, but RestartPolicy == Never and no visible init containers; create a new pod sandbox",
         &base_init("Never").sandbox_dead().with(|c| c.status.containers.clear()),

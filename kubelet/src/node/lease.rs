@@ -54,7 +54,8 @@ pub(super) async fn run(
 ) {
     let api: Api<Lease> = Api::namespaced(client, NAMESPACE);
     let period = config.lease_duration / 4;
-    let mut held: Option<Lease> = None;
+    // After a restart the lease is there already; an apiserver that can't be asked yet is asked again below.
+    let mut held: Option<Lease> = api.get_opt(&config.name).await.unwrap_or_default();
     loop {
         let uid = node_uid.borrow().clone();
         let wanted = renewed(&config, held.as_ref(), uid.as_deref(), Timestamp::now());

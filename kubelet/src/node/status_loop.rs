@@ -17,6 +17,8 @@ use crate::events::EventType;
 
 /// While the node is not ready its recovery is looked for this often.
 const NOT_READY_PERIOD: Duration = Duration::from_secs(1);
+/// How long the first report waits for the runtime's first word.
+const FIRST_RUNTIME_STATUS: Duration = Duration::from_secs(5);
 const RETRY_PERIOD: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
@@ -29,6 +31,14 @@ struct Written {
 pub(super) async fn run(owner: NodeOwner, client: kube::Client, shutdown: Shutdown) {
     owner.event(EventType::Normal, "Starting", "Starting kubelet.");
     let api: Api<Node> = Api::all(client);
+    // A restart must not call a ready node not ready only because the runtime has not been asked yet.
+    if !owner.runtime_state.is_known() {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = owner.runtime_state.changed() => {}
+            () = tokio::time::sleep(FIRST_RUNTIME_STATUS) => {}
+        }
+    }
     let mut written = Written::default();
     let mut registered = !owner.config.register;
     loop {
