@@ -23,6 +23,19 @@ pub(super) const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
 const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
+const CORE_EVENT: &str = "io.k8s.api.core.v1.Event";
+const EVENTS_EVENT: &str = "io.k8s.api.events.v1.Event";
+/// References whose `name` may be left out, for which k8s-openapi asks.
+const NAME_IS_OPTIONAL: &[&str] = &[
+    "io.k8s.api.core.v1.ConfigMapEnvSource",
+    "io.k8s.api.core.v1.ConfigMapKeySelector",
+    "io.k8s.api.core.v1.ConfigMapProjection",
+    "io.k8s.api.core.v1.ConfigMapVolumeSource",
+    "io.k8s.api.core.v1.LocalObjectReference",
+    "io.k8s.api.core.v1.SecretEnvSource",
+    "io.k8s.api.core.v1.SecretKeySelector",
+    "io.k8s.api.core.v1.SecretProjection",
+];
 const GVK: &str = "x-kubernetes-group-version-kind";
 const REFERENCE: &str = "#/definitions/";
 
@@ -75,6 +88,7 @@ impl Definitions {
             }
         }
         add_well_known(&mut by_name, &groups);
+        correct_required(&mut by_name);
         Self { by_name }
     }
 
@@ -120,16 +134,38 @@ fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
     }
 }
 
-/// k8s-openapi asks for `metadata` in every kind; upstream asks for it in none.
+/// k8s-openapi asks for `metadata` in every kind; upstream asks for it in core events only.
 fn mark_kind(definition: &mut Value, kinds: &Value) {
+    not_required(definition, "metadata");
+    if let Some(map) = definition.as_object_mut() {
+        map.insert(GVK.to_owned(), kinds.clone());
+    }
+}
+
+fn not_required(definition: &mut Value, name: &str) {
     let Some(map) = definition.as_object_mut() else { return };
     if let Some(Value::Array(required)) = map.get_mut("required") {
-        required.retain(|field| field != "metadata");
+        required.retain(|field| field != name);
         if required.is_empty() {
             map.remove("required");
         }
     }
-    map.insert(GVK.to_owned(), kinds.clone());
+}
+
+/// Where k8s-openapi and upstream differ in what must be there.
+fn correct_required(by_name: &mut BTreeMap<String, Value>) {
+    for name in NAME_IS_OPTIONAL {
+        if let Some(definition) = by_name.get_mut(*name) {
+            not_required(definition, "name");
+        }
+    }
+    for (name, required) in
+        [(CORE_EVENT, json!(["metadata", "involvedObject"])), (EVENTS_EVENT, json!(["eventTime"]))]
+    {
+        if let Some(Value::Object(map)) = by_name.get_mut(name) {
+            map.insert("required".to_owned(), required);
+        }
+    }
 }
 
 fn add_merge_keys(name: &str, definition: &mut Value) {
@@ -172,6 +208,10 @@ fn add_well_known(by_name: &mut BTreeMap<String, Value>, groups: &BTreeSet<(&str
         map.remove("x-kubernetes-int-or-string");
         map.insert("type".to_owned(), json!("string"));
         map.insert("format".to_owned(), json!("int-or-string"));
+    }
+    if let Some(Value::Object(map)) = by_name.get_mut(QUANTITY) {
+        map.remove("x-kubernetes-int-or-string");
+        map.insert("type".to_owned(), json!("string"));
     }
     by_name.insert(
         PATCH.to_owned(),

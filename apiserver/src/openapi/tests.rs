@@ -31,6 +31,12 @@ fn kinds_are_named_and_merge_as_upstreams() {
         definitions["io.k8s.api.apps.v1.DeploymentList"]["x-kubernetes-group-version-kind"],
         json!([{"group": "apps", "kind": "DeploymentList", "version": "v1"}])
     );
+    let required = |name: &str| definitions[format!("io.k8s.api.{name}")].get("required").cloned();
+    assert_eq!(required("core.v1.LocalObjectReference"), None);
+    assert_eq!(required("core.v1.SecretKeySelector"), Some(json!(["key"])));
+    assert_eq!(required("events.v1.Event"), Some(json!(["eventTime"])));
+    let quantity = &definitions["io.k8s.apimachinery.pkg.api.resource.Quantity"];
+    assert_eq!((&quantity["type"], quantity.get("x-kubernetes-int-or-string")), (&json!("string"), None));
     let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
     assert_eq!(patch["operationId"], "patchAppsV1NamespacedDeployment");
     assert_eq!(patch["x-kubernetes-action"], "patch");
