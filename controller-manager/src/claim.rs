@@ -54,7 +54,9 @@ impl Controller<'_> {
             Some(_) if matches => Verdict::Owned,
             Some(_) if controller_deleting => Verdict::Ignore,
             Some(_) => Verdict::Release,
-            None if controller_deleting || !matches || candidate.deletion_timestamp.is_some() => Verdict::Ignore,
+            None if controller_deleting || !matches || candidate.deletion_timestamp.is_some() => {
+                Verdict::Ignore
+            }
             None => Verdict::Adopt,
         }
     }
@@ -97,7 +99,10 @@ impl Claimer<'_> {
     where
         K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope> + Metadata<Ty = ObjectMeta>,
         K: Clone + Debug + DeserializeOwned,
-        O: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+        O: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + Debug
+            + DeserializeOwned,
     {
         let namespace = self.controller.metadata.namespace.as_deref().unwrap_or("");
         let mut claimed = Vec::with_capacity(candidates.len());
@@ -129,7 +134,10 @@ impl Claimer<'_> {
 
     async fn confirm_alive<O>(&self, namespace: &str) -> Result<(), ClaimError>
     where
-        O: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+        O: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + Debug
+            + DeserializeOwned,
     {
         let name = self.controller.metadata.name.clone().unwrap_or_default();
         let live = Api::<O>::namespaced(self.client.clone(), namespace).get(&name).await.map_err(Box::new)?;
@@ -144,9 +152,11 @@ impl Claimer<'_> {
             });
         }
         match &live.meta().deletion_timestamp {
-            Some(at) => {
-                Err(ClaimError::ControllerDeleting { namespace: namespace.to_owned(), name, at: at.0.to_string() })
-            }
+            Some(at) => Err(ClaimError::ControllerDeleting {
+                namespace: namespace.to_owned(),
+                name,
+                at: at.0.to_string(),
+            }),
             None => Ok(()),
         }
     }
@@ -174,9 +184,17 @@ impl Claimer<'_> {
     }
 
     /// False when the object is gone (or is another of the same name), which is as good as released.
-    async fn send<K>(&self, namespace: &str, name: &str, patch: &serde_json::Value) -> Result<bool, ClaimError>
+    async fn send<K>(
+        &self,
+        namespace: &str,
+        name: &str,
+        patch: &serde_json::Value,
+    ) -> Result<bool, ClaimError>
     where
-        K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+        K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + Debug
+            + DeserializeOwned,
     {
         let api = Api::<K>::namespaced(self.client.clone(), namespace);
         match api.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
@@ -199,7 +217,9 @@ mod tests {
     fn candidate(labels: &[(&str, &str)], owner: Option<&str>, deleting: bool) -> ObjectMeta {
         ObjectMeta {
             name: Some("pod".into()),
-            labels: Some(labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<BTreeMap<_, _>>()),
+            labels: Some(
+                labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<BTreeMap<_, _>>(),
+            ),
             owner_references: owner.map(|uid| {
                 vec![OwnerReference { uid: uid.into(), controller: Some(true), ..OwnerReference::default() }]
             }),

@@ -62,7 +62,8 @@ impl ClientBuilder {
     /// The client of the controller whose ServiceAccount has that name.
     pub fn client(&self, service_account: &str) -> Client {
         let Some(bare) = &self.bare else { return self.own.clone() };
-        let tokens = Tokens { client: self.own.clone(), name: service_account.to_owned(), current: Mutex::new(None) };
+        let tokens =
+            Tokens { client: self.own.clone(), name: service_account.to_owned(), current: Mutex::new(None) };
         Client::new(Bearer { inner: bare.clone(), tokens: Arc::new(tokens) }, "default")
     }
 }
@@ -94,7 +95,9 @@ impl Tokens {
 
     async fn request(&self) -> Result<(String, Duration), TokenError> {
         let api = Api::<ServiceAccount>::namespaced(self.client.clone(), NAMESPACE);
-        self.ensure_account(&api).await.map_err(|error| TokenError::ServiceAccount(self.name.clone(), Box::new(error)))?;
+        self.ensure_account(&api)
+            .await
+            .map_err(|error| TokenError::ServiceAccount(self.name.clone(), Box::new(error)))?;
         let request = TokenRequest {
             spec: Some(TokenRequestSpec {
                 expiration_seconds: i64::try_from(TOKEN_LIFETIME.as_secs()).ok(),

@@ -185,12 +185,17 @@ impl Config {
     pub fn new(args: Args) -> Result<Self, ConfigError> {
         let controllers = enabled(&args)?;
         if let Some(path) = &args.kubeconfig {
-            std::fs::metadata(path).map_err(|source| ConfigError::Kubeconfig { path: path.clone(), source })?;
+            std::fs::metadata(path)
+                .map_err(|source| ConfigError::Kubeconfig { path: path.clone(), source })?;
         }
         let leader_election = args.leader_election.clone().config("kube-controller-manager");
-        let leader_election = leader_election.map_err(|error| ConfigError::LeaderElection(error.to_string()))?;
-        let serving =
-            args.serving.clone().config(DEFAULT_PORT).map_err(|error| ConfigError::Serving(error.to_string()))?;
+        let leader_election =
+            leader_election.map_err(|error| ConfigError::LeaderElection(error.to_string()))?;
+        let serving = args
+            .serving
+            .clone()
+            .config(DEFAULT_PORT)
+            .map_err(|error| ConfigError::Serving(error.to_string()))?;
         if args.node_monitor_grace_period <= args.node_monitor_period {
             return Err(ConfigError::NodeMonitor);
         }
@@ -208,7 +213,8 @@ impl Config {
                 return Err(ConfigError::Zero(flag));
             }
         }
-        let root_ca = args.root_ca_file.as_deref().map(|path| certificate("root-ca-file", path)).transpose()?;
+        let root_ca =
+            args.root_ca_file.as_deref().map(|path| certificate("root-ca-file", path)).transpose()?;
         for (flag, path) in [
             ("service-account-private-key-file", &args.service_account_private_key_file),
             ("cluster-signing-cert-file", &args.cluster_signing_cert_file),
@@ -262,7 +268,8 @@ fn enabled(args: &Args) -> Result<Vec<&'static Descriptor>, ConfigError> {
             if refused.contains(controller.name) {
                 return false;
             }
-            wanted.contains(controller.name) || (all && controller.on_by_default && controller.has_its_flags(args))
+            wanted.contains(controller.name)
+                || (all && controller.on_by_default && controller.has_its_flags(args))
         })
         .collect())
 }
@@ -290,8 +297,14 @@ fn node_cidrs(args: &Args) -> Result<Vec<(IpNet, u8)>, ConfigError> {
             let general = args.node_cidr_mask_size.filter(|_| ranges.len() == 1);
             let mask = own.or(general).unwrap_or(default);
             // Upstream allows 2^16 nodes per range at most.
-            let fits = mask >= range.prefix_len() && mask <= range.max_prefix_len() && mask - range.prefix_len() <= 16;
-            if fits { Ok((range.trunc(), mask)) } else { Err(ConfigError::MaskSize { flag, mask, cidr: *range }) }
+            let fits = mask >= range.prefix_len()
+                && mask <= range.max_prefix_len()
+                && mask - range.prefix_len() <= 16;
+            if fits {
+                Ok((range.trunc(), mask))
+            } else {
+                Err(ConfigError::MaskSize { flag, mask, cidr: *range })
+            }
         })
         .collect()
 }
@@ -309,7 +322,9 @@ mod tests {
     }
 
     fn config(flags: &[&str]) -> Result<Config, ConfigError> {
-        let cli = Cli::try_parse_from(std::iter::once("kube-controller-manager").chain(flags.iter().copied())).unwrap();
+        let cli =
+            Cli::try_parse_from(std::iter::once("kube-controller-manager").chain(flags.iter().copied()))
+                .unwrap();
         Config::new(cli.args)
     }
 
@@ -319,7 +334,10 @@ mod tests {
 
     #[test]
     fn controllers_are_chosen_by_name_or_alias() {
-        assert_eq!(names(&["--controllers=deployment,replicaset-controller"]), ["replicaset-controller", "deployment-controller"]);
+        assert_eq!(
+            names(&["--controllers=deployment,replicaset-controller"]),
+            ["replicaset-controller", "deployment-controller"]
+        );
         let without = names(&["--controllers=*,-deployment-controller"]);
         assert!(without.contains(&"replicaset-controller") && !without.contains(&"deployment-controller"));
         assert!(names(&[]).contains(&"deployment-controller"));
@@ -356,7 +374,10 @@ mod tests {
 
     #[test]
     fn times_must_fit_together() {
-        assert!(matches!(config(&["--leader-elect-renew-deadline=20s"]), Err(ConfigError::LeaderElection(_))));
+        assert!(matches!(
+            config(&["--leader-elect-renew-deadline=20s"]),
+            Err(ConfigError::LeaderElection(_))
+        ));
         assert!(matches!(config(&["--node-monitor-grace-period=1s"]), Err(ConfigError::NodeMonitor)));
         assert!(matches!(config(&["--concurrent-gc-syncs=0"]), Err(ConfigError::Zero(_))));
     }

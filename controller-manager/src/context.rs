@@ -61,7 +61,11 @@ impl Context {
     }
 
     /// Hands every change to `handle`, in order, until shutdown.
-    pub fn on_change<K: Object>(&self, informer: &Informer<K>, mut handle: impl FnMut(Change<K>) + Send + 'static) {
+    pub fn on_change<K: Object>(
+        &self,
+        informer: &Informer<K>,
+        mut handle: impl FnMut(Change<K>) + Send + 'static,
+    ) {
         let mut changes = informer.subscribe();
         let shutdown = self.shutdown.clone();
         tokio::spawn(async move {

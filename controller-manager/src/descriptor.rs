@@ -5,8 +5,8 @@ use std::pin::Pin;
 use crate::config::Args;
 use crate::context::{Context, RunError};
 use crate::controllers::{
-    daemonset, deployment, endpoints, endpointslice, garbage_collector, namespace, node_ipam, node_lifecycle, pod_gc, replicaset, root_ca_publisher,
-    serviceaccount, taint_eviction,
+    daemonset, deployment, endpoints, endpointslice, garbage_collector, namespace, node_ipam, node_lifecycle,
+    pod_gc, replicaset, root_ca_publisher, serviceaccount, taint_eviction,
 };
 
 /// A controller running until shutdown.
@@ -87,8 +87,10 @@ mod tests {
 
     #[test]
     fn names_and_aliases_are_unique() {
-        let names: Vec<&str> =
-            CONTROLLERS.iter().flat_map(|c| std::iter::once(c.name).chain(c.aliases.iter().copied())).collect();
+        let names: Vec<&str> = CONTROLLERS
+            .iter()
+            .flat_map(|c| std::iter::once(c.name).chain(c.aliases.iter().copied()))
+            .collect();
         assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
     }
 }

@@ -70,7 +70,8 @@ fn collect(list: APIGroupDiscoveryList, discovered: &mut Discovered) {
                 }
                 let kind = resource.response_kind.unwrap_or_default();
                 // A resource may answer with a kind of another group (scale, for one); its own address counts here.
-                let api_version = if group.is_empty() { version.clone() } else { format!("{group}/{version}") };
+                let api_version =
+                    if group.is_empty() { version.clone() } else { format!("{group}/{version}") };
                 discovered.resources.push(Resource {
                     api: ApiResource {
                         group: group.clone(),
@@ -106,8 +107,11 @@ mod tests {
         ]});
         let mut discovered = Discovered::default();
         collect(serde_json::from_value(list).unwrap(), &mut discovered);
-        let found: Vec<_> =
-            discovered.resources.iter().map(|r| (r.api.plural.as_str(), r.api.version.as_str(), r.namespaced)).collect();
+        let found: Vec<_> = discovered
+            .resources
+            .iter()
+            .map(|r| (r.api.plural.as_str(), r.api.version.as_str(), r.namespaced))
+            .collect();
         assert_eq!(found, [("widgets", "v2", false), ("gadgets", "v1", true)]);
         assert_eq!(discovered.resources[0].api.api_version, "apps/v2");
         assert!(discovered.resources[1].supports("delete") && !discovered.resources[1].supports("list"));

@@ -72,7 +72,9 @@ impl Expectations {
     fn check_at(&self, controller: &ObjectKey, pods: &Store<Pod>, now: Instant) -> Outcome {
         let mut all = self.by_controller.lock();
         let Some(writes) = all.get_mut(controller) else { return Outcome::Satisfied };
-        writes.created.retain(|key, (uid, _)| !pods.get(key).is_some_and(|pod| meta::uid_of(pod.as_ref()) == uid));
+        writes
+            .created
+            .retain(|key, (uid, _)| pods.get(key).is_none_or(|pod| meta::uid_of(pod.as_ref()) != uid));
         writes.deleted.retain(|key, uid| {
             pods.get(key).is_some_and(|pod| {
                 meta::uid_of(pod.as_ref()) == uid && pod.metadata.deletion_timestamp.is_none()

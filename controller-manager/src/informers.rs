@@ -130,7 +130,8 @@ impl Informers {
     pub fn endpoint_slices(&self) -> Informer<EndpointSlice> {
         self.shared(&self.endpoint_slices, |builder| {
             builder.index(SERVICE, |slice| {
-                let service = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME_LABEL));
+                let service =
+                    slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME_LABEL));
                 let namespace = slice.metadata.namespace.as_deref().unwrap_or("");
                 service.map(|service| format!("{namespace}/{service}")).into_iter().collect()
             })

@@ -17,8 +17,8 @@ pub mod expectations;
 pub mod informers;
 pub mod pod_control;
 pub mod services;
+pub mod start;
 #[cfg(test)]
 mod testing;
-pub mod start;
 
 pub use start::run;

@@ -78,11 +78,17 @@ impl PodControl {
     /// Creates `pod` for `controller`.
     pub async fn create(&self, pod: &Pod, controller: &impl ObjectRef) -> Result<Pod, kube::Error> {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or("");
-        let created = Api::<Pod>::namespaced(self.client.clone(), namespace).create(&PostParams::default(), pod).await;
+        let created =
+            Api::<Pod>::namespaced(self.client.clone(), namespace).create(&PostParams::default(), pod).await;
         match &created {
             Ok(pod) => {
                 let name = pod.metadata.name.as_deref().unwrap_or("");
-                self.recorder.event(controller, EventType::Normal, "SuccessfulCreate", &format!("Created pod: {name}"));
+                self.recorder.event(
+                    controller,
+                    EventType::Normal,
+                    "SuccessfulCreate",
+                    format!("Created pod: {name}"),
+                );
             }
             // In a namespace that is going away this is expected.
             Err(error) if api_error::is_namespace_terminating(error) => {}
@@ -91,7 +97,7 @@ impl PodControl {
                     controller,
                     EventType::Warning,
                     "FailedCreate",
-                    &format!("Error creating: {}", api_error::message(error)),
+                    format!("Error creating: {}", api_error::message(error)),
                 );
             }
         }
@@ -103,7 +109,8 @@ impl PodControl {
         let key = meta::key_of(pod);
         let parameters = DeleteParams::default()
             .preconditions(Preconditions { uid: pod.metadata.uid.clone(), resource_version: None });
-        let api = Api::<Pod>::namespaced(self.client.clone(), pod.metadata.namespace.as_deref().unwrap_or(""));
+        let api =
+            Api::<Pod>::namespaced(self.client.clone(), pod.metadata.namespace.as_deref().unwrap_or(""));
         match api.delete(&key.name, &parameters).await {
             Ok(_) => {
                 let message = format!("Deleted pod: {}", key.name);

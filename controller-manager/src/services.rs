@@ -64,7 +64,9 @@ pub fn target_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
         Some(IntOrString::Int(0)) => Some(port.port),
         Some(IntOrString::Int(number)) => Some(*number),
         Some(IntOrString::String(name)) if name.is_empty() => Some(port.port),
-        Some(IntOrString::String(name)) => pod::named_port(pod, name, port.protocol.as_deref().unwrap_or("TCP")),
+        Some(IntOrString::String(name)) => {
+            pod::named_port(pod, name, port.protocol.as_deref().unwrap_or("TCP"))
+        }
     }
 }
 
@@ -101,7 +103,8 @@ pub fn services_of(
     labels: Option<&BTreeMap<String, String>>,
 ) -> Vec<ObjectKey> {
     let services = services.list_namespace(namespace);
-    let selecting = services.iter().filter(|service| selector(service).is_some_and(|s| s.matches_opt(labels)));
+    let selecting =
+        services.iter().filter(|service| selector(service).is_some_and(|s| s.matches_opt(labels)));
     selecting.map(|service| meta::key_of(service.as_ref())).collect()
 }
 
@@ -119,7 +122,9 @@ pub fn endpoint_changed(old: &Pod, new: &Pod) -> bool {
             spec.and_then(|spec| spec.subdomain.clone()),
         )
     };
-    old.metadata.labels != new.metadata.labels || old.metadata.uid != new.metadata.uid || view(old) != view(new)
+    old.metadata.labels != new.metadata.labels
+        || old.metadata.uid != new.metadata.uid
+        || view(old) != view(new)
 }
 
 /// Finds out which change of a pod or Service made the present state: the time since when clients wait for it.
@@ -142,7 +147,8 @@ impl TriggerTimes {
         let known = by_service.contains_key(&key);
         let seen = by_service.entry(key).or_default();
         let mut earliest: Option<Timestamp> = None;
-        let mut changed = |time: Timestamp| earliest = Some(earliest.map_or(time, |earliest| earliest.min(time)));
+        let mut changed =
+            |time: Timestamp| earliest = Some(earliest.map_or(time, |earliest| earliest.min(time)));
         let mut now_pods = HashMap::with_capacity(pods.len());
         for pod in pods {
             let Some(time) = pod_trigger_time(pod) else { continue };
@@ -215,7 +221,8 @@ mod tests {
                 .unwrap();
             })
             .build();
-        let target = |target: IntOrString| target_port(&named, &ports(&service("s", &[("http", 80, target)]))[0]);
+        let target =
+            |target: IntOrString| target_port(&named, &ports(&service("s", &[("http", 80, target)]))[0]);
         assert_eq!(target(IntOrString::Int(9090)), Some(9090));
         assert_eq!(target(IntOrString::Int(0)), Some(80));
         assert_eq!(target(IntOrString::String("web".into())), Some(8081));

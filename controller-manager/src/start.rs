@@ -156,7 +156,10 @@ mod tests {
     #[test]
     fn pem_has_lines_of_64() {
         let text = pem(&[7; 100]);
-        assert!(text.starts_with("-----BEGIN CERTIFICATE-----\n") && text.ends_with("-----END CERTIFICATE-----\n"));
+        assert!(
+            text.starts_with("-----BEGIN CERTIFICATE-----\n")
+                && text.ends_with("-----END CERTIFICATE-----\n")
+        );
         assert!(text.lines().all(|line| line.len() <= 64));
     }
 }

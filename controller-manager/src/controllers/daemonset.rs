@@ -29,12 +29,12 @@ use parking_lot::Mutex;
 
 use self::history::Current;
 use self::plan::{Counts, Ended, Observed, Plan, REVISION_HASH};
+use crate::api_error;
 use crate::claim::{ClaimError, Claimer, Controller};
 use crate::context::{Context, RunError};
 use crate::expectations::{self, Expectations};
 use crate::informers;
 use crate::pod_control::{self, PodControl};
-use crate::api_error;
 
 const API_VERSION: &str = "apps/v1";
 const KIND: &str = "DaemonSet";
@@ -132,11 +132,15 @@ pub async fn run(context: Context) -> Result<(), RunError> {
     });
     context.on_change(&revisions, {
         let controller = Arc::clone(&controller);
-        move |change| controller.owned_changed(&change.object().metadata, change.old().map(|old| &old.metadata))
+        move |change| {
+            controller.owned_changed(&change.object().metadata, change.old().map(|old| &old.metadata))
+        }
     });
     context.on_change(&pods, {
         let controller = Arc::clone(&controller);
-        move |change| controller.owned_changed(&change.object().metadata, change.old().map(|old| &old.metadata))
+        move |change| {
+            controller.owned_changed(&change.object().metadata, change.old().map(|old| &old.metadata))
+        }
     });
     context.on_change(&nodes, {
         let controller = Arc::clone(&controller);
@@ -156,7 +160,7 @@ pub async fn run(context: Context) -> Result<(), RunError> {
     let workers = context.config.concurrent_daemonset_syncs;
     workqueue::run_workers(controller.queue.clone(), workers, context.shutdown.clone(), move |key| {
         let controller = Arc::clone(&controller);
-        async move { controller.sync(&key).await }
+        async move { api_error::retry_conflict(controller.sync(&key).await, &controller.queue, key) }
     })
     .await;
     Ok(())
@@ -242,7 +246,9 @@ impl DaemonSetController {
         }
         let result = self.move_on(key, &observed).await;
         if result.is_ok() {
-            for revision in history::to_clean_up(&observed.daemon_set, &old, &plan::live_hashes(&observed.pods)) {
+            for revision in
+                history::to_clean_up(&observed.daemon_set, &old, &plan::live_hashes(&observed.pods))
+            {
                 self.delete_revision(&revision).await?;
             }
         }

@@ -97,7 +97,7 @@ pub async fn run(context: Context) -> Result<(), RunError> {
     let workers = context.config.concurrent_deployment_syncs;
     workqueue::run_workers(controller.queue.clone(), workers, context.shutdown.clone(), move |key| {
         let controller = Arc::clone(&controller);
-        async move { controller.sync(&key).await }
+        async move { api_error::retry_conflict(controller.sync(&key).await, &controller.queue, key) }
     })
     .await;
     Ok(())
@@ -168,7 +168,11 @@ impl DeploymentController {
         } else {
             let claimer = Claimer {
                 client: &self.client,
-                controller: Controller { api_version: API_VERSION, kind: KIND, metadata: &deployment.metadata },
+                controller: Controller {
+                    api_version: API_VERSION,
+                    kind: KIND,
+                    metadata: &deployment.metadata,
+                },
                 selector: &selector,
             };
             let candidates = informers::owned_and_orphans(&self.replica_sets, &deployment.metadata);
@@ -241,8 +245,10 @@ impl DeploymentController {
             return Err(SyncError::Create { name, source: Box::new(error) });
         }
         if api_error::is_already_exists(&error) {
-            let existing =
-                api.get(&name).await.map_err(|source| SyncError::Create { name: name.clone(), source: Box::new(source) })?;
+            let existing = api
+                .get(&name)
+                .await
+                .map_err(|source| SyncError::Create { name: name.clone(), source: Box::new(source) })?;
             if owner::is_controlled_by(&existing.metadata, &deployment.metadata)
                 && revision::runs_template(deployment, &existing)
             {

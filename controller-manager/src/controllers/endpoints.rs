@@ -57,7 +57,10 @@ pub fn decide(
     if let Some(current) = current {
         let marked = annotation(current, OVER_CAPACITY) == Some(TRUNCATED);
         let held = current.subsets.as_ref().filter(|subsets| !subsets.is_empty());
-        if held == subsets.as_ref() && current.metadata.labels.as_ref() == Some(&labels) && marked == truncated {
+        if held == subsets.as_ref()
+            && current.metadata.labels.as_ref() == Some(&labels)
+            && marked == truncated
+        {
             return None;
         }
     }
@@ -140,6 +143,7 @@ struct EndpointsController {
     pods: Store<Pod>,
     endpoints: Store<Endpoints>,
     trigger_times: TriggerTimes,
+    queue: WorkQueue<ObjectKey>,
 }
 
 /// Runs until shutdown.
@@ -163,7 +167,9 @@ pub async fn run(context: Context) -> Result<(), RunError> {
         // Also what an earlier leader left behind: an Endpoints object without its Service.
         move |change| queue.add(change.key())
     });
-    if !(context.wait_synced(&services).await && context.wait_synced(&pods).await && context.wait_synced(&endpoints).await)
+    if !(context.wait_synced(&services).await
+        && context.wait_synced(&pods).await
+        && context.wait_synced(&endpoints).await)
     {
         return Ok(());
     }
@@ -174,11 +180,12 @@ pub async fn run(context: Context) -> Result<(), RunError> {
         pods: pods.store(),
         endpoints: endpoints.store(),
         trigger_times: TriggerTimes::default(),
+        queue: queue.clone(),
     });
     let workers = context.config.concurrent_endpoint_syncs;
     workqueue::run_workers(queue, workers, context.shutdown.clone(), move |key| {
         let controller = Arc::clone(&controller);
-        async move { controller.sync(&key).await }
+        async move { api_error::retry_conflict(controller.sync(&key).await, &controller.queue, key) }
     })
     .await;
     Ok(())
@@ -193,7 +200,9 @@ pub fn pod_changed(change: &Change<Pod>, services: &Store<Service>, mut add: imp
             return;
         }
         if old.metadata.labels != new.metadata.labels {
-            services::services_of(services, namespace, old.metadata.labels.as_ref()).into_iter().for_each(&mut add);
+            services::services_of(services, namespace, old.metadata.labels.as_ref())
+                .into_iter()
+                .for_each(&mut add);
         }
     }
     services::services_of(services, namespace, pod.metadata.labels.as_ref()).into_iter().for_each(add);
@@ -206,26 +215,36 @@ impl EndpointsController {
         let Some(service) = self.services.get(key) else {
             self.trigger_times.forget(key);
             return match current {
-                Some(endpoints) if is_own(&endpoints) => match api.delete(&key.name, &DeleteParams::default()).await {
-                    Ok(_) => Ok(()),
-                    Err(error) if api_error::is_not_found(&error) => Ok(()),
-                    Err(error) => Err(SyncError::Delete(Box::new(error))),
-                },
+                Some(endpoints) if is_own(&endpoints) => {
+                    match api.delete(&key.name, &DeleteParams::default()).await {
+                        Ok(_) => Ok(()),
+                        Err(error) if api_error::is_not_found(&error) => Ok(()),
+                        Err(error) => Err(SyncError::Delete(Box::new(error))),
+                    }
+                }
                 _ => Ok(()),
             };
         };
         let Some(selector) = services::selector(&service) else { return Ok(()) };
         let pods = services::selected(&self.pods, &key.namespace, &selector);
         let trigger_time = self.trigger_times.compute(&service, &pods);
-        let Some(endpoints) = decide(&service, &pods, current.as_deref(), trigger_time) else { return Ok(()) };
+        let Some(endpoints) = decide(&service, &pods, current.as_deref(), trigger_time) else {
+            return Ok(());
+        };
         if current.is_none() {
             self.create(&api, key, &service, &endpoints).await
         } else {
             match api.replace(&key.name, &PostParams::default(), &endpoints).await {
                 Ok(_) => Ok(()),
+                Err(error) if api_error::is_conflict(&error) => Err(SyncError::Update(Box::new(error))),
                 Err(error) => {
                     let message = format!("Failed to update endpoint {key}: {}", api_error::message(&error));
-                    self.recorder.event(service.as_ref(), EventType::Warning, "FailedToUpdateEndpoint", message);
+                    self.recorder.event(
+                        service.as_ref(),
+                        EventType::Warning,
+                        "FailedToUpdateEndpoint",
+                        message,
+                    );
                     Err(SyncError::Update(Box::new(error)))
                 }
             }
@@ -242,7 +261,11 @@ impl EndpointsController {
         match api.create(&PostParams::default(), endpoints).await {
             Ok(_) => Ok(()),
             // The namespace is going, or the cache was behind and the object's own event comes.
-            Err(error) if api_error::is_namespace_terminating(&error) || api_error::is_already_exists(&error) => Ok(()),
+            Err(error)
+                if api_error::is_namespace_terminating(&error) || api_error::is_already_exists(&error) =>
+            {
+                Ok(())
+            }
             Err(error) => {
                 let message =
                     format!("Failed to create endpoint for service {key}: {}", api_error::message(&error));
@@ -306,7 +329,8 @@ mod tests {
     fn publish_not_ready_addresses_counts_all_as_ready() {
         let mut svc = web();
         svc.spec.as_mut().unwrap().publish_not_ready_addresses = Some(true);
-        let pods = pods(vec![endpoint("a", "10.0.0.1").phase("Running"), endpoint("b", "10.0.0.2").deleting(at(1))]);
+        let pods =
+            pods(vec![endpoint("a", "10.0.0.1").phase("Running"), endpoint("b", "10.0.0.2").deleting(at(1))]);
         let made = decide(&svc, &pods, None, None).unwrap();
         assert_eq!(made.subsets.unwrap()[0].addresses.as_ref().unwrap().len(), 2);
     }
@@ -326,7 +350,13 @@ mod tests {
         let mut svc = web();
         svc.spec.as_mut().unwrap().ip_families = Some(vec!["IPv6".into()]);
         let mut dual = endpoint("a", "10.0.0.1").ready(at(1)).build();
-        dual.status.as_mut().unwrap().pod_ips.as_mut().unwrap().push(k8s_openapi::api::core::v1::PodIP { ip: "fd00::1".into() });
+        dual.status
+            .as_mut()
+            .unwrap()
+            .pod_ips
+            .as_mut()
+            .unwrap()
+            .push(k8s_openapi::api::core::v1::PodIP { ip: "fd00::1".into() });
         let made = decide(&svc, &[Arc::new(dual)], None, None).unwrap();
         assert_eq!(made.subsets.unwrap()[0].addresses.as_ref().unwrap()[0].ip, "fd00::1");
     }

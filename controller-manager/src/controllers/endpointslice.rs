@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use apimachinery::meta::{self, ObjectKey};
+use component_base::error_chain::Chain;
 use component_base::events::{EventRecorder, EventType};
 use component_base::informer::{Change, Store};
 use component_base::workqueue::{self, WorkQueue};
@@ -107,7 +108,7 @@ pub async fn run(context: Context) -> Result<(), RunError> {
     let workers = context.config.concurrent_service_endpoint_syncs;
     workqueue::run_workers(queue, workers, context.shutdown.clone(), move |key| {
         let controller = Arc::clone(&controller);
-        async move { controller.sync(&key).await }
+        async move { api_error::retry_conflict(controller.sync(&key).await, &controller.queue, key) }
     })
     .await;
     Ok(())
@@ -123,7 +124,12 @@ fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
 }
 
 /// A node's zone is part of the endpoints on it.
-fn node_changed(change: &Change<Node>, pods: &Store<Pod>, services: &Store<Service>, mut add: impl FnMut(ObjectKey)) {
+fn node_changed(
+    change: &Change<Node>,
+    pods: &Store<Pod>,
+    services: &Store<Service>,
+    mut add: impl FnMut(ObjectKey),
+) {
     let zone = |node: &Node| meta::label(&node.metadata, ZONE).map(str::to_owned);
     if let Change::Updated { old, new } = change
         && zone(old) == zone(new)
@@ -162,14 +168,21 @@ impl EndpointSliceController {
             .filter(|slice| service_of(slice).is_some() && slice.metadata.deletion_timestamp.is_none())
             .collect();
         let trigger_time = self.trigger_times.compute(&service, &pods);
-        let Desired { groups, missing_nodes } = reconcile::desired(&service, &pods, |name| {
-            self.nodes.get(&ObjectKey::cluster(name))
-        });
+        let Desired { groups, missing_nodes } =
+            reconcile::desired(&service, &pods, |name| self.nodes.get(&ObjectKey::cluster(name)));
         let actions = reconcile::decide(&service, &existing, groups, trigger_time, self.max_endpoints);
         for action in actions {
             if let Err(error) = self.act(key, action).await {
-                let message = format!("Error updating Endpoint Slices for Service {key}: {error}");
-                self.recorder.event(service.as_ref(), EventType::Warning, "FailedToUpdateEndpointSlices", message);
+                if !api_error::is_caused_by_conflict(&error) {
+                    let message =
+                        format!("Error updating Endpoint Slices for Service {key}: {}", Chain(&error));
+                    self.recorder.event(
+                        service.as_ref(),
+                        EventType::Warning,
+                        "FailedToUpdateEndpointSlices",
+                        message,
+                    );
+                }
                 return Err(error);
             }
         }
@@ -187,7 +200,8 @@ impl EndpointSliceController {
             },
             Action::Update(slice) => {
                 let name = meta::name_of(slice.as_ref());
-                let updated = api.replace(name, &PostParams::default(), &slice).await.map_err(failed("update"))?;
+                let updated =
+                    api.replace(name, &PostParams::default(), &slice).await.map_err(failed("update"))?;
                 self.tracker.written(key, &updated);
             }
             Action::Delete(slice) => {

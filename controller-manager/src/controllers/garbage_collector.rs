@@ -25,6 +25,7 @@ use self::api::{Error, GcApi};
 use self::decide::{Decision, Owner};
 use self::graph::{FOREGROUND, Graph, Identity, Node, ORPHAN, Work};
 use self::monitor::Event;
+use crate::api_error;
 use crate::context::{Context, RunError};
 use crate::discovery::{self, Resource};
 
@@ -72,14 +73,14 @@ pub async fn run(context: Context) -> Result<(), RunError> {
         let collector = Arc::clone(&collector);
         move |uid| {
             let collector = Arc::clone(&collector);
-            async move { unless_conflict(collector.attempt_to_delete(&uid).await, &collector.to_delete, uid) }
+            async move { later(collector.attempt_to_delete(&uid).await, &collector.to_delete, uid) }
         }
     });
     let orphaning = workqueue::run_workers(collector.to_orphan.clone(), workers, context.shutdown.clone(), {
         let collector = Arc::clone(&collector);
         move |uid| {
             let collector = Arc::clone(&collector);
-            async move { unless_conflict(collector.attempt_to_orphan(&uid).await, &collector.to_orphan, uid) }
+            async move { later(collector.attempt_to_orphan(&uid).await, &collector.to_orphan, uid) }
         }
     });
     let watching = async {
@@ -94,18 +95,14 @@ pub async fn run(context: Context) -> Result<(), RunError> {
     Ok(())
 }
 
-/// An object that changed in the meantime is looked at again, and nobody need hear of it.
-fn unless_conflict(outcome: Result<(), Error>, queue: &WorkQueue<String>, uid: String) -> Result<(), Error> {
+/// What a watch does not show yet is looked at again, and so is what changed in the meantime.
+fn later(outcome: Result<(), Error>, queue: &WorkQueue<String>, uid: String) -> Result<(), Error> {
     match outcome {
-        Err(error) if error.is_conflict() => {
-            queue.add_after(uid, Duration::from_millis(100));
-            Ok(())
-        }
         Err(Error::Unobserved { .. }) => {
             queue.add_after(uid, UNOBSERVED);
             Ok(())
         }
-        outcome => outcome,
+        outcome => api_error::retry_conflict(outcome, queue, uid),
     }
 }
 
@@ -117,7 +114,8 @@ struct Monitors {
 
 /// Whether objects of the resource can own or be owned in a way that matters.
 fn is_collected(resource: &Resource) -> bool {
-    let is_event = resource.api.plural == "events" && matches!(resource.api.group.as_str(), "" | "events.k8s.io");
+    let is_event =
+        resource.api.plural == "events" && matches!(resource.api.group.as_str(), "" | "events.k8s.io");
     !is_event && ["list", "watch", "delete"].iter().all(|verb| resource.supports(verb))
 }
 
@@ -134,8 +132,12 @@ impl Monitors {
         };
         collector.api.set_resources(&discovered.resources);
         let key = |resource: &Resource| (resource.api.group.clone(), resource.api.plural.clone());
-        let wanted: HashMap<_, _> =
-            discovered.resources.iter().filter(|resource| is_collected(resource)).map(|r| (key(r), r)).collect();
+        let wanted: HashMap<_, _> = discovered
+            .resources
+            .iter()
+            .filter(|resource| is_collected(resource))
+            .map(|r| (key(r), r))
+            .collect();
         self.running.retain(|key, (stop, _)| {
             let keep = wanted.contains_key(key);
             if !keep {
@@ -163,9 +165,15 @@ impl Monitors {
         match (resource.api.group.as_str(), resource.api.plural.as_str()) {
             ("", "pods") => tokio::spawn(monitor::run_shared(informers.pods(), token, sender, report)),
             ("", "nodes") => tokio::spawn(monitor::run_shared(informers.nodes(), token, sender, report)),
-            ("", "services") => tokio::spawn(monitor::run_shared(informers.services(), token, sender, report)),
-            ("", "namespaces") => tokio::spawn(monitor::run_shared(informers.namespaces(), token, sender, report)),
-            ("", "endpoints") => tokio::spawn(monitor::run_shared(informers.endpoints(), token, sender, report)),
+            ("", "services") => {
+                tokio::spawn(monitor::run_shared(informers.services(), token, sender, report))
+            }
+            ("", "namespaces") => {
+                tokio::spawn(monitor::run_shared(informers.namespaces(), token, sender, report))
+            }
+            ("", "endpoints") => {
+                tokio::spawn(monitor::run_shared(informers.endpoints(), token, sender, report))
+            }
             ("", "serviceaccounts") => {
                 tokio::spawn(monitor::run_shared(informers.service_accounts(), token, sender, report))
             }
@@ -178,7 +186,9 @@ impl Monitors {
             ("apps", "replicasets") => {
                 tokio::spawn(monitor::run_shared(informers.replica_sets(), token, sender, report))
             }
-            ("apps", "daemonsets") => tokio::spawn(monitor::run_shared(informers.daemon_sets(), token, sender, report)),
+            ("apps", "daemonsets") => {
+                tokio::spawn(monitor::run_shared(informers.daemon_sets(), token, sender, report))
+            }
             ("apps", "controllerrevisions") => {
                 tokio::spawn(monitor::run_shared(informers.controller_revisions(), token, sender, report))
             }
@@ -313,8 +323,11 @@ impl Collector {
                     }
                     live = self.api.set_owners(at, &live).await?;
                 }
-                tracing::info!(
-                    kind = at.kind, namespace = at.namespace, name = at.name, ?propagation,
+                tracing::debug!(
+                    kind = at.kind,
+                    namespace = at.namespace,
+                    name = at.name,
+                    ?propagation,
                     "deleting object without owners"
                 );
                 self.api.delete(at, &live, propagation).await
@@ -323,7 +336,11 @@ impl Collector {
     }
 
     /// The state of each owner; none when one of them cannot be an owner of such an object at all.
-    async fn classify(&self, at: &Identity, live: &ObjectMeta) -> Result<Option<Vec<(String, Owner)>>, Error> {
+    async fn classify(
+        &self,
+        at: &Identity,
+        live: &ObjectMeta,
+    ) -> Result<Option<Vec<(String, Owner)>>, Error> {
         let references = live.owner_references.as_deref().unwrap_or_default();
         let mut owners = Vec::with_capacity(references.len());
         for reference in references {

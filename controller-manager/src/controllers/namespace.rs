@@ -79,7 +79,7 @@ pub async fn run(context: Context) -> Result<(), RunError> {
     let workers = context.config.concurrent_namespace_syncs;
     workqueue::run_workers(queue, workers, context.shutdown.clone(), move |name| {
         let controller = Arc::clone(&controller);
-        async move { controller.sync(&name).await }
+        async move { api_error::retry_conflict(controller.sync(&name).await, &controller.queue, name) }
     })
     .await;
     Ok(())
@@ -99,7 +99,8 @@ impl NamespaceController {
         }
         // A destructive pass starts from the live object, not from the cache.
         let api = Api::<Namespace>::all(self.client.clone());
-        let Some(mut namespace) = api.get_opt(name).await.map_err(|error| SyncError::Get(Box::new(error)))? else {
+        let Some(mut namespace) = api.get_opt(name).await.map_err(|error| SyncError::Get(Box::new(error)))?
+        else {
             return Ok(());
         };
         if namespace.metadata.deletion_timestamp.is_none() {
@@ -130,12 +131,22 @@ impl NamespaceController {
         }
     }
 
-    async fn update_status(&self, api: &Api<Namespace>, name: &str, namespace: &Namespace) -> Result<Namespace, SyncError> {
+    async fn update_status(
+        &self,
+        api: &Api<Namespace>,
+        name: &str,
+        namespace: &Namespace,
+    ) -> Result<Namespace, SyncError> {
         let updated = api.replace_status(name, &PostParams::default(), namespace).await;
         updated.map_err(|error| SyncError::Status(Box::new(error)))
     }
 
-    async fn finalize(&self, api: &Api<Namespace>, name: &str, namespace: &Namespace) -> Result<(), SyncError> {
+    async fn finalize(
+        &self,
+        api: &Api<Namespace>,
+        name: &str,
+        namespace: &Namespace,
+    ) -> Result<(), SyncError> {
         let finalized = finalized(namespace);
         match api.replace_subresource("finalize", name, &PostParams::default(), &finalized).await {
             Ok(_) => Ok(()),
@@ -154,7 +165,8 @@ mod tests {
     fn only_the_own_finalizer_is_taken_off() {
         let mut ns = namespace("a", "Terminating");
         assert!(!has_finalizer(&ns));
-        ns.spec.get_or_insert_default().finalizers = Some(vec!["kubernetes".into(), "example.com/mine".into()]);
+        ns.spec.get_or_insert_default().finalizers =
+            Some(vec!["kubernetes".into(), "example.com/mine".into()]);
         assert!(has_finalizer(&ns));
         assert_eq!(finalized(&ns).spec.unwrap().finalizers, Some(vec!["example.com/mine".to_owned()]));
     }

@@ -137,9 +137,10 @@ pub async fn run(context: Context) -> Result<(), RunError> {
     context.on_change(&nodes, {
         let queue = queue.clone();
         move |change| {
-            let unchanged = change.old().zip(change.new()).is_some_and(|(old, new)| {
-                pod_cidrs(old) == pod_cidrs(new) && !pod_cidrs(new).is_empty()
-            });
+            let unchanged = change
+                .old()
+                .zip(change.new())
+                .is_some_and(|(old, new)| pod_cidrs(old) == pod_cidrs(new) && !pod_cidrs(new).is_empty());
             if !unchanged {
                 queue.add(change.key().name);
             }

@@ -52,7 +52,10 @@ pub async fn run(context: Context) -> Result<(), RunError> {
     let nodes = context.informers.nodes();
     let leases = context.informers.node_leases();
     let pods = context.informers.pods();
-    if !(context.wait_synced(&nodes).await && context.wait_synced(&leases).await && context.wait_synced(&pods).await) {
+    if !(context.wait_synced(&nodes).await
+        && context.wait_synced(&leases).await
+        && context.wait_synced(&pods).await)
+    {
         return Ok(());
     }
     let config = &context.config;
@@ -62,7 +65,10 @@ pub async fn run(context: Context) -> Result<(), RunError> {
         nodes: nodes.store(),
         leases: leases.store(),
         pods: pods.store(),
-        grace: GracePeriods { running: config.node_monitor_grace_period, startup: config.node_startup_grace_period },
+        grace: GracePeriods {
+            running: config.node_monitor_grace_period,
+            startup: config.node_startup_grace_period,
+        },
         rates: Rates {
             normal: config.node_eviction_rate,
             secondary: config.secondary_node_eviction_rate,
@@ -134,11 +140,19 @@ impl NodeLifecycle {
 
     fn note_arrivals(&mut self, nodes: &[Arc<Node>], now: Timestamp) {
         let names: HashSet<&str> = nodes.iter().map(|node| meta::name_of(node.as_ref())).collect();
-        let gone: Vec<String> = self.known.keys().filter(|name| !names.contains(name.as_str())).cloned().collect();
+        let gone: Vec<String> =
+            self.known.keys().filter(|name| !names.contains(name.as_str())).cloned().collect();
         for name in gone {
             self.known.remove(&name);
-            let node = Node { metadata: kube::core::ObjectMeta { name: Some(name.clone()), ..Default::default() }, ..Node::default() };
-            self.tell(&node, "RemovingNode", format!("Node {name} event: Removing Node {name} from Controller"));
+            let node = Node {
+                metadata: kube::core::ObjectMeta { name: Some(name.clone()), ..Default::default() },
+                ..Node::default()
+            };
+            self.tell(
+                &node,
+                "RemovingNode",
+                format!("Node {name} event: Removing Node {name} from Controller"),
+            );
         }
         for node in nodes {
             let name = meta::name_of(node.as_ref());
@@ -147,7 +161,11 @@ impl NodeLifecycle {
                 Some(health) => health.observe(node, lease.as_deref(), now),
                 None => {
                     self.known.insert(name.to_owned(), Health::first(node, lease.as_deref(), now));
-                    self.tell(node, "RegisteredNode", format!("Node {name} event: Registered Node {name} in Controller"));
+                    self.tell(
+                        node,
+                        "RegisteredNode",
+                        format!("Node {name} event: Registered Node {name} in Controller"),
+                    );
                 }
             }
         }
@@ -164,7 +182,8 @@ impl NodeLifecycle {
     /// Declares the node unknown if it is silent for too long; the node as it is then.
     async fn check_silence(&mut self, node: Arc<Node>, now: Timestamp) -> Arc<Node> {
         let name = meta::name_of(node.as_ref()).to_owned();
-        let overdue = self.known.get(&name).map(|health| health.overdue(&node, self.grace, now)).unwrap_or_default();
+        let overdue =
+            self.known.get(&name).map(|health| health.overdue(&node, self.grace, now)).unwrap_or_default();
         if overdue.is_empty() {
             return node;
         }
@@ -213,7 +232,8 @@ impl NodeLifecycle {
                 (zone.as_str(), (zones::state(ready, not_ready, self.rates), ready + not_ready))
             })
             .collect();
-        let all_down = !states.is_empty() && states.values().all(|(state, _)| *state == State::FullDisruption);
+        let all_down =
+            !states.is_empty() && states.values().all(|(state, _)| *state == State::FullDisruption);
         if all_down != self.all_down {
             self.all_down = all_down;
             if all_down {
@@ -234,7 +254,9 @@ impl NodeLifecycle {
                     return Eviction::Allowed;
                 }
                 let zone = zones::zone_of(node);
-                let rate = states.get(zone.as_str()).map_or(0.0, |(state, size)| zones::rate(*state, *size, self.rates));
+                let rate = states
+                    .get(zone.as_str())
+                    .map_or(0.0, |(state, size)| zones::rate(*state, *size, self.rates));
                 if self.limiter.allow(&zone, rate, now) { Eviction::Allowed } else { Eviction::Deferred }
             })
             .collect()
@@ -251,7 +273,9 @@ impl NodeLifecycle {
             Ok(_) => {}
             // The node's next version brings this controller back here.
             Err(error) if api_error::is_conflict(&error) || api_error::is_not_found(&error) => {}
-            Err(error) => tracing::error!(node = name, error = %Chain(&error), "failed to update node taints"),
+            Err(error) => {
+                tracing::error!(node = name, error = %Chain(&error), "failed to update node taints")
+            }
         }
     }
 
@@ -267,7 +291,12 @@ impl NodeLifecycle {
             }
             match self.mark_not_ready(&pod, now).await {
                 Ok(()) => {
-                    self.recorder.event(pod.as_ref(), EventType::Warning, "NodeNotReady", "Node is not ready");
+                    self.recorder.event(
+                        pod.as_ref(),
+                        EventType::Warning,
+                        "NodeNotReady",
+                        "Node is not ready",
+                    );
                 }
                 Err(error) if api_error::is_not_found(&error) || api_error::is_conflict(&error) => {}
                 Err(error) => {
@@ -287,7 +316,9 @@ impl NodeLifecycle {
             }]},
         });
         let api = Api::<Pod>::namespaced(self.client.clone(), meta::namespace_of(pod));
-        api.patch_status(meta::name_of(pod), &PatchParams::default(), &Patch::Strategic(patch)).await.map(drop)
+        api.patch_status(meta::name_of(pod), &PatchParams::default(), &Patch::Strategic(patch))
+            .await
+            .map(drop)
     }
 }
 

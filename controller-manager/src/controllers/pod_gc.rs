@@ -44,7 +44,8 @@ pub fn decide<'a>(
 ) -> Vec<(&'a Pod, Reason)> {
     let mut removed = Vec::new();
     if threshold > 0 {
-        let mut finished: Vec<&Pod> = pods.iter().map(AsRef::as_ref).filter(|pod| pod::is_terminal(pod)).collect();
+        let mut finished: Vec<&Pod> =
+            pods.iter().map(AsRef::as_ref).filter(|pod| pod::is_terminal(pod)).collect();
         let excess = finished.len().saturating_sub(threshold);
         let age = |pod: &Pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
         finished.sort_by(|a, b| age(a).cmp(&age(b)).then_with(|| a.metadata.name.cmp(&b.metadata.name)));
@@ -84,7 +85,8 @@ impl Quarantine {
             self.missing.entry(name).or_insert(now);
         }
         let long_ago = |since: &Timestamp| {
-            u128::try_from(now.as_millisecond() - since.as_millisecond()).unwrap_or(0) >= QUARANTINE.as_millis()
+            u128::try_from(now.as_millisecond() - since.as_millisecond()).unwrap_or(0)
+                >= QUARANTINE.as_millis()
         };
         let mut due: Vec<String> =
             self.missing.iter().filter(|(_, since)| long_ago(since)).map(|(name, _)| name.clone()).collect();
@@ -148,10 +150,14 @@ impl PodGc {
                     gone.insert(name);
                 }
                 Ok(Some(_)) => {}
-                Err(error) => tracing::error!(node = %name, error = %Chain(&error), "failed to look for a node"),
+                Err(error) => {
+                    tracing::error!(node = %name, error = %Chain(&error), "failed to look for a node")
+                }
             }
         }
-        for (pod, reason) in decide(&pods, |name| self.nodes.get(&ObjectKey::cluster(name)), &gone, self.threshold) {
+        for (pod, reason) in
+            decide(&pods, |name| self.nodes.get(&ObjectKey::cluster(name)), &gone, self.threshold)
+        {
             tracing::info!(pod = %meta::key_of(pod), ?reason, "removing pod");
             if let Err(error) = self.remove(pod, reason).await {
                 tracing::error!(pod = %meta::key_of(pod), error = %Chain(&error), "failed to remove pod");
@@ -185,7 +191,9 @@ mod tests {
     fn removed(pods: Vec<Pod>, nodes: &[Node], gone: &[&str], threshold: usize) -> Vec<(String, Reason)> {
         let pods: Vec<_> = pods.into_iter().map(Arc::new).collect();
         let gone = gone.iter().map(|name| (*name).to_owned()).collect();
-        let node = |name: &str| nodes.iter().find(|n| n.metadata.name.as_deref() == Some(name)).cloned().map(Arc::new);
+        let node = |name: &str| {
+            nodes.iter().find(|n| n.metadata.name.as_deref() == Some(name)).cloned().map(Arc::new)
+        };
         decide(&pods, node, &gone, threshold)
             .into_iter()
             .map(|(pod, reason)| (pod.metadata.name.clone().unwrap(), reason))
@@ -213,7 +221,10 @@ mod tests {
             pod("never-bound").deleting(at(1)).build(),
             pod("pending").build(),
         ];
-        let expected = [("orphan".to_owned(), Reason::Orphaned), ("never-bound".to_owned(), Reason::UnscheduledTerminating)];
+        let expected = [
+            ("orphan".to_owned(), Reason::Orphaned),
+            ("never-bound".to_owned(), Reason::UnscheduledTerminating),
+        ];
         assert_eq!(removed(pods, &[test_node("n", "True")], &["gone"], 100), expected);
     }
 
@@ -221,8 +232,11 @@ mod tests {
     fn out_of_service() {
         let out = |ready: &str| {
             let mut node = test_node("n", ready);
-            node.spec.get_or_insert_default().taints =
-                Some(vec![Taint { key: OUT_OF_SERVICE.into(), effect: "NoExecute".into(), ..Taint::default() }]);
+            node.spec.get_or_insert_default().taints = Some(vec![Taint {
+                key: OUT_OF_SERVICE.into(),
+                effect: "NoExecute".into(),
+                ..Taint::default()
+            }]);
             node
         };
         let pods = || vec![pod("going").on("n").deleting(at(1)).build(), pod("staying").on("n").build()];

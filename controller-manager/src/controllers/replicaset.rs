@@ -112,7 +112,7 @@ pub async fn run(context: Context) -> Result<(), RunError> {
     let workers = context.config.concurrent_replicaset_syncs;
     workqueue::run_workers(controller.queue.clone(), workers, context.shutdown.clone(), move |key| {
         let controller = Arc::clone(&controller);
-        async move { controller.sync(&key).await }
+        async move { api_error::retry_conflict(controller.sync(&key).await, &controller.queue, key) }
     })
     .await;
     Ok(())
@@ -199,9 +199,9 @@ impl ReplicaSetController {
     fn enqueue_matching(&self, pod: &Pod) {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or("");
         for replica_set in self.replica_sets.list_namespace(namespace) {
-            if selector(&replica_set)
-                .is_ok_and(|selector| !selector.is_empty() && selector.matches_opt(pod.metadata.labels.as_ref()))
-            {
+            if selector(&replica_set).is_ok_and(|selector| {
+                !selector.is_empty() && selector.matches_opt(pod.metadata.labels.as_ref())
+            }) {
                 self.queue.add(meta::key_of(replica_set.as_ref()));
             }
         }
@@ -280,7 +280,8 @@ impl ReplicaSetController {
             Some(reference) => self.replica_sets.by_index(informers::CONTROLLER_UID, &reference.uid),
             None => Vec::new(),
         };
-        let mut uids: Vec<&str> = siblings.iter().filter_map(|sibling| sibling.metadata.uid.as_deref()).collect();
+        let mut uids: Vec<&str> =
+            siblings.iter().filter_map(|sibling| sibling.metadata.uid.as_deref()).collect();
         if uids.is_empty() {
             uids.extend(replica_set.metadata.uid.as_deref());
         }

@@ -162,7 +162,11 @@ mod tests {
 
         let mut annotated = made.as_ref().clone();
         annotated.metadata.annotations.as_mut().unwrap().insert(DESCRIPTION_ANNOTATION.into(), "mine".into());
-        assert_eq!(decide(&active, Some(&annotated), "PEM"), Decision::Nothing, "a user's own description stays");
+        assert_eq!(
+            decide(&active, Some(&annotated), "PEM"),
+            Decision::Nothing,
+            "a user's own description stays"
+        );
         assert!(matches!(decide(&active, Some(&made), "rotated"), Decision::Update(_)));
     }
 

@@ -89,7 +89,9 @@ async fn sync(
     };
     match Api::namespaced(client, name).create(&PostParams::default(), &account).await {
         Ok(_) => Ok(()),
-        Err(error) if api_error::is_already_exists(&error) || api_error::is_namespace_terminating(&error) => Ok(()),
+        Err(error) if api_error::is_already_exists(&error) || api_error::is_namespace_terminating(&error) => {
+            Ok(())
+        }
         Err(error) => Err(SyncError(Box::new(error))),
     }
 }

@@ -36,12 +36,14 @@ pub fn decide(pod: &Pod, node: Option<&Node>, now: Timestamp) -> Verdict {
     if pod.metadata.deletion_timestamp.is_some() {
         return Verdict::Stays;
     }
-    let taints = node.and_then(|node| node.spec.as_ref()).and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+    let taints =
+        node.and_then(|node| node.spec.as_ref()).and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
     let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
     let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
     let mut deadline: Option<i64> = None;
     for taint in taints.iter().filter(|taint| taint.effect == "NoExecute") {
-        let Some(toleration) = tolerations.iter().find(|toleration| taints::tolerates(toleration, taint)) else {
+        let Some(toleration) = tolerations.iter().find(|toleration| taints::tolerates(toleration, taint))
+        else {
             return Verdict::Evict;
         };
         if let Some(ends) = toleration_ends(toleration, taint, created, now) {
@@ -59,7 +61,12 @@ pub fn decide(pod: &Pod, node: Option<&Node>, now: Timestamp) -> Verdict {
 
 /// When toleration of the taint ends, in milliseconds since the epoch; never without tolerationSeconds. A pod that came
 /// after the taint has its time from its creation on.
-fn toleration_ends(toleration: &Toleration, taint: &Taint, created: Option<Timestamp>, now: Timestamp) -> Option<i64> {
+fn toleration_ends(
+    toleration: &Toleration,
+    taint: &Taint,
+    created: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<i64> {
     let seconds = toleration.toleration_seconds?.max(0);
     let added = taint.time_added.as_ref().map(|time| time.0);
     let start = added.max(created).unwrap_or(now);
@@ -143,8 +150,10 @@ impl TaintEviction {
             Verdict::Evict => {
                 let message = format!("Marking for deletion Pod {key}");
                 self.recorder.event(pod.as_ref(), EventType::Normal, "TaintManagerEviction", message);
-                let condition =
-                    disruption::target("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint");
+                let condition = disruption::target(
+                    "DeletionByTaintManager",
+                    "Taint manager: deleting due to NoExecute taint",
+                );
                 disruption::mark(&self.client, &pod, &condition, None).await?;
                 disruption::delete(&self.client, &pod, None).await
             }
@@ -185,9 +194,21 @@ mod tests {
         let unreachable = tainted(&[("unreachable", "NoExecute", 100)]);
         for (name, pod, node, now, expected) in [
             ("no taint", tolerating(&[]), tainted(&[]), 100, Verdict::Stays),
-            ("NoSchedule is not for running pods", tolerating(&[]), tainted(&[("a", "NoSchedule", 1)]), 100, Verdict::Stays),
+            (
+                "NoSchedule is not for running pods",
+                tolerating(&[]),
+                tainted(&[("a", "NoSchedule", 1)]),
+                100,
+                Verdict::Stays,
+            ),
             ("not tolerated", tolerating(&[]), unreachable.clone(), 100, Verdict::Evict),
-            ("tolerated for ever", tolerating(&[("unreachable", None)]), unreachable.clone(), 9_000, Verdict::Stays),
+            (
+                "tolerated for ever",
+                tolerating(&[("unreachable", None)]),
+                unreachable.clone(),
+                9_000,
+                Verdict::Stays,
+            ),
             (
                 "tolerated for a time",
                 tolerating(&[("unreachable", Some(300))]),
@@ -195,7 +216,13 @@ mod tests {
                 150,
                 Verdict::Later(Duration::from_secs(250)),
             ),
-            ("the time is over", tolerating(&[("unreachable", Some(300))]), unreachable.clone(), 400, Verdict::Evict),
+            (
+                "the time is over",
+                tolerating(&[("unreachable", Some(300))]),
+                unreachable.clone(),
+                400,
+                Verdict::Evict,
+            ),
             ("no time", tolerating(&[("unreachable", Some(-1))]), unreachable, 100, Verdict::Evict),
             (
                 "the shortest counts",

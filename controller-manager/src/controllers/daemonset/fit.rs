@@ -4,8 +4,8 @@
 use apimachinery::{node_affinity, taints};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{
-    Affinity, Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, PodTemplateSpec,
-    Taint, Toleration,
+    Affinity, Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec,
+    PodTemplateSpec, Taint, Toleration,
 };
 
 /// Taints that no DaemonSet pod minds: its node may be unfit for others and still needs it.
@@ -42,7 +42,9 @@ pub fn tolerating_template(daemon_set: &DaemonSet) -> PodTemplateSpec {
             ..Toleration::default()
         };
         let same = |held: &&mut Toleration| {
-            held.key == toleration.key && held.effect == toleration.effect && held.operator == toleration.operator
+            held.key == toleration.key
+                && held.effect == toleration.effect
+                && held.operator == toleration.operator
         };
         match tolerations.iter_mut().find(same) {
             Some(held) => *held = toleration,
@@ -56,7 +58,8 @@ pub fn tolerating_template(daemon_set: &DaemonSet) -> PodTemplateSpec {
 pub fn fit(template: &PodTemplateSpec, node: &Node) -> Fit {
     let spec = template.spec.clone().unwrap_or_default();
     let name = node.metadata.name.as_deref().unwrap_or("");
-    let pinned_elsewhere = spec.node_name.as_deref().is_some_and(|pinned| !pinned.is_empty() && pinned != name);
+    let pinned_elsewhere =
+        spec.node_name.as_deref().is_some_and(|pinned| !pinned.is_empty() && pinned != name);
     let pod = Pod { spec: Some(spec), ..Pod::default() };
     if pinned_elsewhere || !node_affinity::required_matches(&pod, node) {
         return Fit { should_run: false, should_continue: false };
@@ -64,9 +67,15 @@ pub fn fit(template: &PodTemplateSpec, node: &Node) -> Fit {
     let tolerations = tolerations(pod.spec.as_ref());
     let node_taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
     let untolerated = |effects: &[&str]| {
-        taints::find_untolerated(node_taints, tolerations, |taint: &Taint| effects.contains(&taint.effect.as_str())).is_some()
+        taints::find_untolerated(node_taints, tolerations, |taint: &Taint| {
+            effects.contains(&taint.effect.as_str())
+        })
+        .is_some()
     };
-    Fit { should_run: !untolerated(&["NoSchedule", "NoExecute"]), should_continue: !untolerated(&["NoExecute"]) }
+    Fit {
+        should_run: !untolerated(&["NoSchedule", "NoExecute"]),
+        should_continue: !untolerated(&["NoExecute"]),
+    }
 }
 
 fn tolerations(spec: Option<&PodSpec>) -> &[Toleration] {

@@ -25,7 +25,10 @@ pub enum Current {
 }
 
 /// Finds the revision of the present template among `revisions`; the others are returned beside it, oldest first.
-pub fn current(daemon_set: &DaemonSet, revisions: Vec<Arc<ControllerRevision>>) -> (Current, Vec<Arc<ControllerRevision>>) {
+pub fn current(
+    daemon_set: &DaemonSet,
+    revisions: Vec<Arc<ControllerRevision>>,
+) -> (Current, Vec<Arc<ControllerRevision>>) {
     let (mut same, mut old): (Vec<_>, Vec<_>) =
         revisions.into_iter().partition(|revision| records(revision, daemon_set));
     old.sort_by(|a, b| a.revision.cmp(&b.revision).then_with(|| a.metadata.name.cmp(&b.metadata.name)));
@@ -54,7 +57,8 @@ fn snapshot(daemon_set: &DaemonSet, revision: i64) -> ControllerRevision {
     let template = daemon_set.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default();
     let collisions = daemon_set.status.as_ref().and_then(|status| status.collision_count);
     let hash = hash::pod_template_hash(&template, collisions);
-    let mut labels = template.metadata.as_ref().and_then(|metadata| metadata.labels.clone()).unwrap_or_default();
+    let mut labels =
+        template.metadata.as_ref().and_then(|metadata| metadata.labels.clone()).unwrap_or_default();
     labels.insert(REVISION_HASH.to_owned(), hash.clone());
     let mut data = json!({"spec": {"template": template}});
     // kubectl applies this as a strategic merge patch, and the template must come back whole.
@@ -133,7 +137,10 @@ mod tests {
             })
             .collect();
         let live = meta::label(&old[0].metadata, REVISION_HASH).unwrap();
-        assert_eq!(to_clean_up(&ds, &old, &HashSet::from([live])), vec![Arc::clone(&old[1]), Arc::clone(&old[2])]);
+        assert_eq!(
+            to_clean_up(&ds, &old, &HashSet::from([live])),
+            vec![Arc::clone(&old[1]), Arc::clone(&old[2])]
+        );
         assert_eq!(to_clean_up(&ds, &old, &HashSet::new()), vec![Arc::clone(&old[0]), Arc::clone(&old[1])]);
     }
 }

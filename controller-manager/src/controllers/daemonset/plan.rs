@@ -147,7 +147,9 @@ fn keep_right_ones(
     for pod in pods.iter().filter(|pod| !pod::is_deleting(pod)) {
         match pod::phase(pod) {
             "Failed" => match wait(node) {
-                Some(delay) => plan.requeue_after = Some(plan.requeue_after.map_or(delay, |other| other.min(delay))),
+                Some(delay) => {
+                    plan.requeue_after = Some(plan.requeue_after.map_or(delay, |other| other.min(delay)))
+                }
                 None => {
                     plan.ended.push((Arc::clone(pod), Ended::Failed));
                     plan.delete.push(Arc::clone(pod));
@@ -193,11 +195,18 @@ pub fn rolling_update(observed: &Observed) -> Plan {
         }
     }
     let (max_surge, max_unavailable) = limits(&observed.daemon_set, desired);
-    if max_surge == 0 { replace(observed, &by_node, max_unavailable) } else { surge(observed, &by_node, &fits, max_surge) }
+    if max_surge == 0 {
+        replace(observed, &by_node, max_unavailable)
+    } else {
+        surge(observed, &by_node, &fits, max_surge)
+    }
 }
 
+/// A node's pod of the current revision, and its pod of another.
+type NewAndOld<'a> = (Option<&'a Arc<Pod>>, Option<&'a Arc<Pod>>);
+
 /// The node's pod of the current revision and its pod of another; none when there are several of one sort.
-fn new_and_old<'a>(observed: &Observed, pods: &[&'a Arc<Pod>]) -> Option<(Option<&'a Arc<Pod>>, Option<&'a Arc<Pod>>)> {
+fn new_and_old<'a>(observed: &Observed, pods: &[&'a Arc<Pod>]) -> Option<NewAndOld<'a>> {
     let (mut new, mut old) = (None, None);
     for pod in pods.iter().filter(|pod| !pod::is_deleting(pod)) {
         let place = if observed.is_updated(pod) { &mut new } else { &mut old };
@@ -277,7 +286,8 @@ fn limits(daemon_set: &DaemonSet, desired: i32) -> (usize, usize) {
         usize::try_from(intstr::scaled_value(value, desired, true).unwrap_or(0)).unwrap_or(0)
     };
     let surge = rolling.and_then(|rolling| rolling.max_surge.as_ref()).map_or(0, scaled);
-    let unavailable = rolling.and_then(|rolling| rolling.max_unavailable.as_ref()).unwrap_or(&DEFAULT_MAX_UNAVAILABLE);
+    let unavailable =
+        rolling.and_then(|rolling| rolling.max_unavailable.as_ref()).unwrap_or(&DEFAULT_MAX_UNAVAILABLE);
     let unavailable = scaled(unavailable);
     if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable) }
 }

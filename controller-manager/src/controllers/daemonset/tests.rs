@@ -57,7 +57,8 @@ impl World {
     fn plan(&self) -> Plan {
         let observed = self.observed();
         let managed = plan::manage(&observed, |_| None);
-        if managed.create_on.is_empty() && managed.delete.is_empty() && !plan::is_on_delete(&self.daemon_set) {
+        if managed.create_on.is_empty() && managed.delete.is_empty() && !plan::is_on_delete(&self.daemon_set)
+        {
             plan::rolling_update(&observed)
         } else {
             managed
@@ -146,7 +147,9 @@ fn one_pod_on_each_node() {
 
 #[test]
 fn rolling_update_by_replacement_stays_within_max_unavailable() {
-    for (unavailable, most) in [(IntOrString::Int(1), 1), (IntOrString::Int(3), 3), (IntOrString::String("40%".into()), 4)] {
+    for (unavailable, most) in
+        [(IntOrString::Int(1), 1), (IntOrString::Int(3), 3), (IntOrString::String("40%".into()), 4)]
+    {
         let mut world = World::new(8).strategy(IntOrString::Int(0), unavailable);
         world.settle(|_| {});
         world.hash = "v2".to_owned();
@@ -188,7 +191,14 @@ fn on_delete_waits_for_somebody_to_delete() {
     assert_eq!(world.on_nodes(), expected(2, "v1"));
     world.pods.remove(0);
     world.settle(|_| {});
-    assert_eq!(world.pods.iter().filter(|pod| apimachinery::meta::label(&pod.metadata, plan::REVISION_HASH) == Some("v2")).count(), 1);
+    assert_eq!(
+        world
+            .pods
+            .iter()
+            .filter(|pod| apimachinery::meta::label(&pod.metadata, plan::REVISION_HASH) == Some("v2"))
+            .count(),
+        1
+    );
 }
 
 #[test]
@@ -242,6 +252,9 @@ fn status_counts() {
     world.hash = "v2".to_owned();
     let told = status(&world.daemon_set, plan::count(&world.observed()), true);
     assert_eq!((told.desired_number_scheduled, told.current_number_scheduled, told.number_ready), (3, 3, 3));
-    assert_eq!((told.number_available, told.number_unavailable, told.updated_number_scheduled), (Some(3), None, None));
+    assert_eq!(
+        (told.number_available, told.number_unavailable, told.updated_number_scheduled),
+        (Some(3), None, None)
+    );
     assert_eq!(told.observed_generation, world.daemon_set.metadata.generation);
 }

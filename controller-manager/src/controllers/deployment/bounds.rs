@@ -141,7 +141,11 @@ mod tests {
             ("25%", "25%", 3, 1, 0),
         ] {
             let d = rolling(deployment("d", replicas), surge, unavailable);
-            assert_eq!((max_surge(&d), max_unavailable(&d)), (expected_surge, expected_unavailable), "{surge} {unavailable}");
+            assert_eq!(
+                (max_surge(&d), max_unavailable(&d)),
+                (expected_surge, expected_unavailable),
+                "{surge} {unavailable}"
+            );
         }
     }
 

@@ -23,7 +23,9 @@ pub(super) fn step(rollout: &mut Rollout) -> bool {
     }
     let wanted = bounds::replicas(&rollout.deployment);
     match rollout.new {
-        Some(new) if bounds::set_replicas(&rollout.sets[new].current) != wanted => rollout.scale_to(new, wanted),
+        Some(new) if bounds::set_replicas(&rollout.sets[new].current) != wanted => {
+            rollout.scale_to(new, wanted)
+        }
         _ => false,
     }
 }
@@ -36,6 +38,8 @@ fn old_pods_running(rollout: &Rollout) -> bool {
     rollout
         .pods
         .iter()
-        .filter(|pod| owner::controller_of(&pod.metadata).is_some_and(|owner| Some(owner.uid.as_str()) != new_uid))
+        .filter(|pod| {
+            owner::controller_of(&pod.metadata).is_some_and(|owner| Some(owner.uid.as_str()) != new_uid)
+        })
         .any(|pod| !pod::is_terminal(pod))
 }

@@ -59,7 +59,12 @@ fn without_hash(template: &PodTemplateSpec) -> PodTemplateSpec {
 
 /// The revision recorded on an object, 0 when there is none.
 pub fn revision(metadata: &ObjectMeta) -> i64 {
-    metadata.annotations.as_ref().and_then(|a| a.get(REVISION)).and_then(|value| value.parse().ok()).unwrap_or(0)
+    metadata
+        .annotations
+        .as_ref()
+        .and_then(|a| a.get(REVISION))
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(0)
 }
 
 /// The ReplicaSet to create for the deployment's template: named by the template's hash, so that creating it twice makes
@@ -168,19 +173,23 @@ pub fn set_revision(deployment: &mut Deployment, revision: &str) {
 }
 
 /// The old ReplicaSets beyond `spec.revisionHistoryLimit` that nothing uses any more, lowest revision first.
-pub fn to_clean_up<'a>(deployment: &Deployment, old: impl IntoIterator<Item = &'a ReplicaSet>) -> Vec<&'a ReplicaSet> {
+pub fn to_clean_up<'a>(
+    deployment: &Deployment,
+    old: impl IntoIterator<Item = &'a ReplicaSet>,
+) -> Vec<&'a ReplicaSet> {
     let limit = deployment.spec.as_ref().and_then(|spec| spec.revision_history_limit);
-    let Some(limit) = limit.filter(|limit| *limit != i32::MAX).and_then(|limit| usize::try_from(limit).ok()) else {
+    let Some(limit) = limit.filter(|limit| *limit != i32::MAX).and_then(|limit| usize::try_from(limit).ok())
+    else {
         return Vec::new();
     };
     let mut alive: Vec<&ReplicaSet> =
         old.into_iter().filter(|set| set.metadata.deletion_timestamp.is_none()).collect();
     let excess = alive.len().saturating_sub(limit);
-    alive.sort_by(|a, b| {
-        revision(&a.metadata).cmp(&revision(&b.metadata)).then_with(|| by_creation(a, b))
-    });
+    alive.sort_by(|a, b| revision(&a.metadata).cmp(&revision(&b.metadata)).then_with(|| by_creation(a, b)));
     alive.truncate(excess);
-    alive.retain(|set| bounds::actual_replicas(set) == 0 && bounds::set_replicas(set) == 0 && is_observed(set));
+    alive.retain(|set| {
+        bounds::actual_replicas(set) == 0 && bounds::set_replicas(set) == 0 && is_observed(set)
+    });
     alive
 }
 
@@ -215,7 +224,8 @@ mod tests {
         let d = deployment("web", 3);
         let set = new_replica_set(&d);
         let mut changed = d;
-        changed.spec.as_mut().unwrap().template.spec.as_mut().unwrap().containers[0].image = Some("v2".into());
+        changed.spec.as_mut().unwrap().template.spec.as_mut().unwrap().containers[0].image =
+            Some("v2".into());
         assert!(!runs_template(&changed, &set));
     }
 
@@ -262,7 +272,8 @@ mod tests {
             set
         };
         let sets = [set("third", 3, 0), set("first", 1, 0), set("second", 2, 1)];
-        let names: Vec<_> = to_clean_up(&d, &sets).iter().filter_map(|set| set.metadata.name.clone()).collect();
+        let names: Vec<_> =
+            to_clean_up(&d, &sets).iter().filter_map(|set| set.metadata.name.clone()).collect();
         assert_eq!(names, ["first"]);
         d.spec.as_mut().unwrap().revision_history_limit = None;
         assert!(to_clean_up(&d, &sets).is_empty());

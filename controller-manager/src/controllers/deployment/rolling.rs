@@ -26,8 +26,11 @@ fn reconcile_new(rollout: &mut Rollout) -> bool {
 }
 
 fn reconcile_old(rollout: &mut Rollout) -> bool {
-    let old: Vec<usize> =
-        rollout.old().into_iter().filter(|&old| bounds::set_replicas(&rollout.sets[old].current) > 0).collect();
+    let old: Vec<usize> = rollout
+        .old()
+        .into_iter()
+        .filter(|&old| bounds::set_replicas(&rollout.sets[old].current) > 0)
+        .collect();
     if old.is_empty() {
         return false;
     }

@@ -124,7 +124,11 @@ impl Rollout {
         let sets = observed
             .sets
             .iter()
-            .map(|set| WorkingSet { observed: Some(Arc::clone(set)), current: set.as_ref().clone(), events: Vec::new() })
+            .map(|set| WorkingSet {
+                observed: Some(Arc::clone(set)),
+                current: set.as_ref().clone(),
+                events: Vec::new(),
+            })
             .collect();
         let mut rollout = Self {
             deployment: observed.deployment.as_ref().clone(),
@@ -167,7 +171,8 @@ impl Rollout {
     /// is missing and `create` is set.
     pub fn sync_new(&mut self, create: bool) {
         self.find_new();
-        let highest_old = self.old().iter().map(|&old| revision::revision(&self.sets[old].current.metadata)).max();
+        let highest_old =
+            self.old().iter().map(|&old| revision::revision(&self.sets[old].current.metadata)).max();
         let next = highest_old.unwrap_or(0) + 1;
         match self.new {
             Some(new) => self.update_new(new, next),
@@ -190,7 +195,8 @@ impl Rollout {
         if let Some(current) = current {
             revision::set_revision(&mut self.deployment, &current);
         }
-        let known = self.deployment.status.as_ref().and_then(|s| status::condition(s, status::PROGRESSING)).is_some();
+        let known =
+            self.deployment.status.as_ref().and_then(|s| status::condition(s, status::PROGRESSING)).is_some();
         if status::has_progress_deadline(&self.deployment) && !known {
             self.set_progressing(reason::FOUND_NEW_REPLICA_SET, format!("Found new replica set \"{name}\""));
         }
@@ -206,7 +212,10 @@ impl Rollout {
         revision::annotate_new(&self.deployment, &mut set, next, false);
         revision::set_revision(&mut self.deployment, &next.to_string());
         if status::has_progress_deadline(&self.deployment) {
-            self.set_progressing(reason::NEW_REPLICA_SET_CREATED, format!("Created new replica set \"{name}\""));
+            self.set_progressing(
+                reason::NEW_REPLICA_SET_CREATED,
+                format!("Created new replica set \"{name}\""),
+            );
         }
         let mut events = Vec::new();
         if replicas > 0 {

@@ -20,8 +20,9 @@ pub(super) fn is_scaling_event(rollout: &Rollout) -> bool {
 /// Brings the ReplicaSets to the deployment's size.
 pub(super) fn scale(rollout: &mut Rollout) {
     let wanted = bounds::replicas(&rollout.deployment);
-    let active: Vec<usize> =
-        (0..rollout.sets.len()).filter(|&index| bounds::set_replicas(&rollout.sets[index].current) > 0).collect();
+    let active: Vec<usize> = (0..rollout.sets.len())
+        .filter(|&index| bounds::set_replicas(&rollout.sets[index].current) > 0)
+        .collect();
     match active.as_slice() {
         [] => {
             // Nothing runs: the new ReplicaSet, or else the latest, takes it all.

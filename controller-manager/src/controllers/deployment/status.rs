@@ -26,7 +26,13 @@ pub mod reason {
 }
 
 /// A condition that holds from now on.
-pub fn new_condition(type_: &str, status: &str, reason: &str, message: String, now: Timestamp) -> DeploymentCondition {
+pub fn new_condition(
+    type_: &str,
+    status: &str,
+    reason: &str,
+    message: String,
+    now: Timestamp,
+) -> DeploymentCondition {
     DeploymentCondition {
         type_: type_.to_owned(),
         status: status.to_owned(),
@@ -72,7 +78,11 @@ pub fn has_progress_deadline(deployment: &Deployment) -> bool {
 }
 
 fn progress_deadline(deployment: &Deployment) -> Option<i32> {
-    deployment.spec.as_ref().and_then(|spec| spec.progress_deadline_seconds).filter(|seconds| *seconds != i32::MAX)
+    deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.progress_deadline_seconds)
+        .filter(|seconds| *seconds != i32::MAX)
 }
 
 /// Counts and the Available condition; other conditions are carried over.
@@ -88,8 +98,10 @@ pub fn calculate<'a>(
     let ready: i32 =
         sets.clone().filter_map(|set| set.status.as_ref()).filter_map(|status| status.ready_replicas).sum();
     // Unknown as long as one ReplicaSet's controller does not report it.
-    let terminating: Option<i32> =
-        sets.clone().map(|set| set.status.as_ref().map_or(Some(0), |status| status.terminating_replicas)).sum();
+    let terminating: Option<i32> = sets
+        .clone()
+        .map(|set| set.status.as_ref().map_or(Some(0), |status| status.terminating_replicas))
+        .sum();
     let mut status = DeploymentStatus {
         observed_generation: deployment.metadata.generation,
         replicas: nonzero(sets.map(bounds::actual_replicas).sum()),
@@ -152,7 +164,10 @@ fn estimate_progress(
     };
     if is_complete(deployment, status) {
         let message = format!("{subject} has successfully progressed.");
-        set_condition(status, new_condition(PROGRESSING, "True", reason::NEW_REPLICA_SET_AVAILABLE, message, now));
+        set_condition(
+            status,
+            new_condition(PROGRESSING, "True", reason::NEW_REPLICA_SET_AVAILABLE, message, now),
+        );
     } else if is_progressing(deployment, status) {
         let message = format!("{subject} is progressing.");
         let mut condition = new_condition(PROGRESSING, "True", reason::REPLICA_SET_UPDATED, message, now);
@@ -166,7 +181,10 @@ fn estimate_progress(
         set_condition(status, condition);
     } else if is_timed_out(deployment, status, now) {
         let message = format!("{subject} has timed out progressing.");
-        set_condition(status, new_condition(PROGRESSING, "False", reason::PROGRESS_DEADLINE_EXCEEDED, message, now));
+        set_condition(
+            status,
+            new_condition(PROGRESSING, "False", reason::PROGRESS_DEADLINE_EXCEEDED, message, now),
+        );
     }
 }
 
@@ -205,7 +223,11 @@ fn left(from: &Time, deadline: i32, now: Timestamp) -> i64 {
 }
 
 /// When a rollout that shows no progress has to be looked at again for its deadline.
-pub fn next_deadline_check(deployment: &Deployment, status: &DeploymentStatus, now: Timestamp) -> Option<Duration> {
+pub fn next_deadline_check(
+    deployment: &Deployment,
+    status: &DeploymentStatus,
+    now: Timestamp,
+) -> Option<Duration> {
     let deadline = progress_deadline(deployment)?;
     let condition = condition(status, PROGRESSING)?;
     if is_complete(deployment, status)
@@ -297,7 +319,11 @@ mod tests {
     #[test]
     fn availability() {
         let d = deployment("web", 4);
-        for (available, expected) in [(4, "MinimumReplicasAvailable"), (3, "MinimumReplicasAvailable"), (2, "MinimumReplicasUnavailable")] {
+        for (available, expected) in [
+            (4, "MinimumReplicasAvailable"),
+            (3, "MinimumReplicasAvailable"),
+            (2, "MinimumReplicasUnavailable"),
+        ] {
             let new = set(&d, "new", 4, available);
             let status = calculate(&d, [&new].into_iter(), Some(&new), at(1));
             assert_eq!(condition(&status, AVAILABLE).unwrap().reason.as_deref(), Some(expected));
@@ -375,12 +401,13 @@ mod tests {
         let d = deployment("web", 1);
         let failing = |name: &str, message: &str| {
             let mut failing = set(&d, name, 1, 0);
-            failing.status.as_mut().unwrap().conditions = Some(vec![k8s_openapi::api::apps::v1::ReplicaSetCondition {
-                type_: REPLICA_FAILURE.into(),
-                status: "True".into(),
-                message: Some(message.into()),
-                ..Default::default()
-            }]);
+            failing.status.as_mut().unwrap().conditions =
+                Some(vec![k8s_openapi::api::apps::v1::ReplicaSetCondition {
+                    type_: REPLICA_FAILURE.into(),
+                    status: "True".into(),
+                    message: Some(message.into()),
+                    ..Default::default()
+                }]);
             failing
         };
         let (old, new) = (failing("old", "old"), failing("new", "new"));

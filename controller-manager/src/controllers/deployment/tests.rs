@@ -38,7 +38,10 @@ impl World {
         self.clock += 1;
         match action {
             Action::CreateReplicaSet(set) => {
-                assert!(!self.sets.iter().any(|held| held.metadata.name == set.metadata.name), "created twice");
+                assert!(
+                    !self.sets.iter().any(|held| held.metadata.name == set.metadata.name),
+                    "created twice"
+                );
                 let mut set = *set;
                 set.metadata.uid.clone_from(&set.metadata.name);
                 set.metadata.creation_timestamp = Some(time(self.clock));
@@ -156,17 +159,26 @@ fn a_new_deployment_makes_one_replica_set() {
 
 #[test]
 fn rolling_update_stays_within_bounds_through_crashes() {
-    for (replicas, surge, unavailable) in
-        [(10, "25%", "25%"), (3, "1", "0"), (3, "0", "1"), (5, "0", "0"), (1, "25%", "25%"), (7, "50%", "0"), (4, "100%", "100%")]
-    {
+    for (replicas, surge, unavailable) in [
+        (10, "25%", "25%"),
+        (3, "1", "0"),
+        (3, "0", "1"),
+        (5, "0", "0"),
+        (1, "25%", "25%"),
+        (7, "50%", "0"),
+        (4, "100%", "100%"),
+    ] {
         let mut world = rolled_out(rolling(deployment("web", replicas), surge, unavailable));
         world.set_image("v2");
         let most = replicas + bounds::max_surge(&world.deployment);
         let least = replicas - bounds::max_unavailable(&world.deployment);
         world.run_to_completion(|world| {
             assert!(world.total() <= most, "{surge}/{unavailable}: {} > {most}", world.total());
-            let serving: i32 =
-                world.sets.iter().map(|set| bounds::available_replicas(set).min(bounds::set_replicas(set))).sum();
+            let serving: i32 = world
+                .sets
+                .iter()
+                .map(|set| bounds::available_replicas(set).min(bounds::set_replicas(set)))
+                .sum();
             assert!(serving >= least, "{surge}/{unavailable}: {serving} < {least}");
         });
         assert_eq!(world.sizes(), [0, replicas]);
@@ -235,7 +247,10 @@ fn a_paused_deployment_scales_and_does_not_roll() {
     world.set_image("v2");
     world.settle();
     assert_eq!(world.sizes(), [3]);
-    assert_eq!(world.reason(status::PROGRESSING), status::reason::NEW_REPLICA_SET_AVAILABLE.replace("NewReplicaSetAvailable", "DeploymentPaused"));
+    assert_eq!(
+        world.reason(status::PROGRESSING),
+        status::reason::NEW_REPLICA_SET_AVAILABLE.replace("NewReplicaSetAvailable", "DeploymentPaused")
+    );
     world.scale(4);
     world.settle();
     assert_eq!(world.sizes(), [4]);

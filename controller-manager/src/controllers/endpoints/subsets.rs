@@ -82,8 +82,10 @@ fn cut(
     if total <= room {
         return;
     }
-    let shares: Vec<usize> =
-        subsets.iter_mut().map(|subset| addresses(subset).as_ref().map_or(0, Vec::len) * room / total).collect();
+    let shares: Vec<usize> = subsets
+        .iter_mut()
+        .map(|subset| addresses(subset).as_ref().map_or(0, Vec::len) * room / total)
+        .collect();
     let mut left = room - shares.iter().sum::<usize>();
     for (subset, share) in subsets.iter_mut().zip(shares) {
         let list = addresses(subset);
@@ -125,7 +127,11 @@ mod tests {
     fn repack_subsets() {
         for (name, flat, expected) in [
             ("nothing", vec![], vec![]),
-            ("one address, two ports", vec![flat("1", 1, true), flat("1", 2, true)], vec![(1, 0, vec![1, 2])]),
+            (
+                "one address, two ports",
+                vec![flat("1", 1, true), flat("1", 2, true)],
+                vec![(1, 0, vec![1, 2])],
+            ),
             ("two addresses, one port", vec![flat("1", 1, true), flat("2", 1, false)], vec![(1, 1, vec![1])]),
             (
                 "different ports",

@@ -2,13 +2,20 @@
 
 use apimachinery::{meta, pod};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointHints, EndpointPort, ForNode, ForZone};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, ForNode, ForZone,
+};
 
 use super::ZONE;
 use crate::services;
 
 /// The pod as an endpoint; none when it has no address of the family.
-pub(super) fn endpoint(service: &Service, pod: &Pod, node: Option<&Node>, address_type: &str) -> Option<Endpoint> {
+pub(super) fn endpoint(
+    service: &Service,
+    pod: &Pod,
+    node: Option<&Node>,
+    address_type: &str,
+) -> Option<Endpoint> {
     let ipv6 = address_type == "IPv6";
     let addresses: Vec<String> =
         services::pod_ips(pod).into_iter().filter(|ip| ip.contains(':') == ipv6).map(str::to_owned).collect();
@@ -92,7 +99,8 @@ mod tests {
             let mut svc = web();
             svc.spec.as_mut().unwrap().publish_not_ready_addresses = Some(publish);
             let conditions = endpoint(&svc, &pod.build(), None, "IPv4").unwrap().conditions.unwrap();
-            let got = (conditions.ready.unwrap(), conditions.serving.unwrap(), conditions.terminating.unwrap());
+            let got =
+                (conditions.ready.unwrap(), conditions.serving.unwrap(), conditions.terminating.unwrap());
             assert_eq!(got, expected);
         }
     }
@@ -105,7 +113,10 @@ mod tests {
         zoned.metadata.labels = Some([(ZONE.to_owned(), "a".to_owned())].into());
         let mut svc = web();
         let made = endpoint(&svc, &pod, Some(&zoned), "IPv6").unwrap();
-        assert_eq!((made.zone.as_deref(), made.node_name.as_deref(), &made.hints), (Some("a"), Some("n"), &None));
+        assert_eq!(
+            (made.zone.as_deref(), made.node_name.as_deref(), &made.hints),
+            (Some("a"), Some("n"), &None)
+        );
         svc.spec.as_mut().unwrap().traffic_distribution = Some("PreferClose".into());
         let hints = endpoint(&svc, &pod, Some(&zoned), "IPv6").unwrap().hints.unwrap();
         assert_eq!(hints.for_zones.unwrap()[0].name, "a");

@@ -55,7 +55,11 @@ fn address_types(service: &Service) -> Vec<&'static str> {
 }
 
 /// What the Service's pods amount to. Every family has at least one group, if an empty one.
-pub(super) fn desired(service: &Service, pods: &[Arc<Pod>], node: impl Fn(&str) -> Option<Arc<Node>>) -> Desired {
+pub(super) fn desired(
+    service: &Service,
+    pods: &[Arc<Pod>],
+    node: impl Fn(&str) -> Option<Arc<Node>>,
+) -> Desired {
     let mut groups: Vec<Group> = Vec::new();
     let mut missing = BTreeSet::new();
     for address_type in address_types(service) {
@@ -67,9 +71,12 @@ pub(super) fn desired(service: &Service, pods: &[Arc<Pod>], node: impl Fn(&str) 
                 missing.insert(node_name.to_owned());
                 continue;
             }
-            let Some(endpoint) = endpoint::endpoint(service, pod, node.as_deref(), address_type) else { continue };
+            let Some(endpoint) = endpoint::endpoint(service, pod, node.as_deref(), address_type) else {
+                continue;
+            };
             let ports = endpoint::ports(service, pod);
-            let position = groups[first..].iter().position(|group| group.ports == ports).map(|found| found + first);
+            let position =
+                groups[first..].iter().position(|group| group.ports == ports).map(|found| found + first);
             let position = position.unwrap_or_else(|| {
                 groups.push(Group { address_type, ports, endpoints: BTreeMap::new() });
                 groups.len() - 1
@@ -98,11 +105,19 @@ pub(super) fn decide(
     trigger_time: Option<Timestamp>,
     max_endpoints: usize,
 ) -> Vec<Action> {
-    let mut plan = Plan { service, trigger_time, max_endpoints, create: Vec::new(), update: Vec::new(), delete: Vec::new() };
+    let mut plan = Plan {
+        service,
+        trigger_time,
+        max_endpoints,
+        create: Vec::new(),
+        update: Vec::new(),
+        delete: Vec::new(),
+    };
     let mut left: Vec<&Arc<EndpointSlice>> = existing.iter().collect();
     for group in groups {
         let (own, others): (Vec<_>, Vec<_>) = left.into_iter().partition(|slice| {
-            slice.address_type == group.address_type && slice.ports.as_deref().unwrap_or_default() == group.ports
+            slice.address_type == group.address_type
+                && slice.ports.as_deref().unwrap_or_default() == group.ports
         });
         left = others;
         plan.reconcile_group(group, own);
@@ -197,7 +212,9 @@ impl Plan<'_> {
         slice.endpoints = (!endpoints.is_empty()).then_some(endpoints);
         let mut annotations = slice.metadata.annotations.take().unwrap_or_default();
         match self.trigger_time {
-            Some(time) => annotations.insert(LAST_CHANGE_TRIGGER_TIME.to_owned(), services::format_time(time)),
+            Some(time) => {
+                annotations.insert(LAST_CHANGE_TRIGGER_TIME.to_owned(), services::format_time(time))
+            }
             None => annotations.remove(LAST_CHANGE_TRIGGER_TIME),
         };
         slice.metadata.annotations = (!annotations.is_empty()).then_some(annotations);
@@ -282,12 +299,22 @@ mod tests {
 
         fn set_pods(&mut self, range: std::ops::Range<usize>) {
             self.pods = range
-                .map(|i| Arc::new(pod(&format!("p{i:04}")).on("n").ip(&format!("10.0.{}.{}", i / 250, i % 250)).ready(at(1)).build()))
+                .map(|i| {
+                    Arc::new(
+                        pod(&format!("p{i:04}"))
+                            .on("n")
+                            .ip(&format!("10.0.{}.{}", i / 250, i % 250))
+                            .ready(at(1))
+                            .build(),
+                    )
+                })
                 .collect();
         }
 
         fn decide(&self) -> Vec<Action> {
-            let groups = desired(&self.service, &self.pods, |name| (name == "n").then(|| Arc::new(node("n", "True")))).groups;
+            let groups =
+                desired(&self.service, &self.pods, |name| (name == "n").then(|| Arc::new(node("n", "True"))))
+                    .groups;
             decide(&self.service, &self.slices, groups, None, self.max)
         }
 
@@ -301,7 +328,11 @@ mod tests {
                     self.slices.push(Arc::new(*slice));
                 }
                 Action::Update(slice) => {
-                    let held = self.slices.iter_mut().find(|held| held.metadata.name == slice.metadata.name).unwrap();
+                    let held = self
+                        .slices
+                        .iter_mut()
+                        .find(|held| held.metadata.name == slice.metadata.name)
+                        .unwrap();
                     *held = Arc::new(*slice);
                 }
                 Action::Delete(slice) => self.slices.retain(|held| held.metadata.name != slice.metadata.name),
@@ -435,11 +466,16 @@ mod tests {
         let mut world = World::new(0, 100);
         world.service = service("web", &[("http", 80, IntOrString::String("web".into()))]);
         let with_port = |name: &str, ip: &str, port: i32| {
-            let containers = serde_json::json!([{"name": "c", "ports": [{"name": "web", "containerPort": port}]}]);
+            let containers =
+                serde_json::json!([{"name": "c", "ports": [{"name": "web", "containerPort": port}]}]);
             let built = pod(name).on("n").ip(ip).ready(at(1));
             Arc::new(built.spec(|spec| spec.containers = serde_json::from_value(containers).unwrap()).build())
         };
-        world.pods = vec![with_port("a", "10.0.0.1", 80), with_port("b", "10.0.0.2", 81), with_port("c", "10.0.0.3", 80)];
+        world.pods = vec![
+            with_port("a", "10.0.0.1", 80),
+            with_port("b", "10.0.0.2", 81),
+            with_port("c", "10.0.0.3", 80),
+        ];
         world.converge();
         assert_eq!(world.sizes(), [2, 1]);
     }

@@ -104,7 +104,12 @@ impl GcApi {
     }
 
     /// Takes a finalizer off, if the object is as `live` says.
-    pub async fn remove_finalizer(&self, at: &Identity, live: &ObjectMeta, finalizer: &str) -> Result<(), Error> {
+    pub async fn remove_finalizer(
+        &self,
+        at: &Identity,
+        live: &ObjectMeta,
+        finalizer: &str,
+    ) -> Result<(), Error> {
         let left: Vec<&String> = live.finalizers.iter().flatten().filter(|held| *held != finalizer).collect();
         let patch = json!({"metadata": {
             "uid": live.uid,
@@ -118,14 +123,24 @@ impl GcApi {
         }
     }
 
-    async fn patch(&self, action: &'static str, at: &Identity, patch: serde_json::Value) -> Result<ObjectMeta, Error> {
+    async fn patch(
+        &self,
+        action: &'static str,
+        at: &Identity,
+        patch: serde_json::Value,
+    ) -> Result<ObjectMeta, Error> {
         let api = self.api(at)?;
         let patched = api.patch_metadata(&at.name, &PatchParams::default(), &Patch::Merge(patch)).await;
         Ok(patched.map_err(failed(action, at))?.metadata)
     }
 
     /// Deletes the object, if it is as `live` says.
-    pub async fn delete(&self, at: &Identity, live: &ObjectMeta, propagation: Propagation) -> Result<(), Error> {
+    pub async fn delete(
+        &self,
+        at: &Identity,
+        live: &ObjectMeta,
+        propagation: Propagation,
+    ) -> Result<(), Error> {
         let parameters = match propagation {
             Propagation::Background => DeleteParams::background(),
             Propagation::Foreground => DeleteParams::foreground(),
@@ -140,13 +155,6 @@ impl GcApi {
             Err(error) if api_error::is_not_found(&error) => Ok(()),
             Err(error) => Err(failed("delete", at)(error)),
         }
-    }
-}
-
-impl Error {
-    /// Whether the object changed in the meantime, which is no trouble.
-    pub fn is_conflict(&self) -> bool {
-        matches!(self, Self::Request { source, .. } if api_error::is_conflict(source))
     }
 }
 

@@ -57,7 +57,8 @@ pub fn decide(live: &ObjectMeta, owners: &[(String, Owner)], dependents_deleting
     if owners.is_empty() {
         return Decision::Keep;
     }
-    let of = |state: Owner| owners.iter().filter(move |(_, owner)| *owner == state).map(|(uid, _)| uid.clone());
+    let of =
+        |state: Owner| owners.iter().filter(move |(_, owner)| *owner == state).map(|(uid, _)| uid.clone());
     let waiting = of(Owner::WaitingForDependents).next().is_some();
     if of(Owner::Solid).next().is_some() {
         let others: BTreeSet<String> = of(Owner::Absent).chain(of(Owner::WaitingForDependents)).collect();
@@ -99,7 +100,8 @@ mod tests {
     fn decisions() {
         use Owner::{Absent, Solid, WaitingForDependents as Waiting};
         let delete = |propagation| Decision::Delete { propagation, unblock: false };
-        let remove = |uids: &[&str]| Decision::RemoveOwners(uids.iter().map(|uid| (*uid).to_owned()).collect());
+        let remove =
+            |uids: &[&str]| Decision::RemoveOwners(uids.iter().map(|uid| (*uid).to_owned()).collect());
         assert_eq!(decided(&[], &[], &[]), Decision::Keep);
         assert_eq!(decided(&[Solid], &[], &[]), Decision::Keep);
         assert_eq!(decided(&[Solid, Absent, Waiting], &[], &[]), remove(&["1", "2"]));
@@ -119,7 +121,11 @@ mod tests {
         assert_eq!(owner(&reference, None), Owner::Absent);
         assert_eq!(owner(&reference, Some(&found)), Owner::Solid);
         found.deletion_timestamp = Some(time(1));
-        assert_eq!(owner(&reference, Some(&found)), Owner::Solid, "deleted in the background, its dependents follow later");
+        assert_eq!(
+            owner(&reference, Some(&found)),
+            Owner::Solid,
+            "deleted in the background, its dependents follow later"
+        );
         found.finalizers = Some(vec![FOREGROUND.into()]);
         assert_eq!(owner(&reference, Some(&found)), Owner::WaitingForDependents);
         found.uid = Some("2".into());

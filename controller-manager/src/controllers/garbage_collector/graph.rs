@@ -157,7 +157,10 @@ impl Graph {
                 self.forget_dependent(owner, uid);
             }
             // An owner that waited for this dependent may wait no more.
-            if blocks(reference) && unblocked && self.nodes.get(owner).is_some_and(|node| node.deleting_dependents) {
+            if blocks(reference)
+                && unblocked
+                && self.nodes.get(owner).is_some_and(|node| node.deleting_dependents)
+            {
                 work.insert(Work::AttemptToDelete(owner.clone()));
             }
         }
@@ -169,7 +172,9 @@ impl Graph {
 
     /// Whether the reference says where its owner really is; if not, the dependent is looked at.
     fn check_reference(&self, dependent: &str, owner: &str, work: &mut BTreeSet<Work>) {
-        let (Some(dependent), Some(owner)) = (self.nodes.get(dependent), self.nodes.get(owner)) else { return };
+        let (Some(dependent), Some(owner)) = (self.nodes.get(dependent), self.nodes.get(owner)) else {
+            return;
+        };
         if owner.is_virtual {
             return;
         }
@@ -237,7 +242,9 @@ impl Graph {
     pub fn blocking_dependents(&self, uid: &str) -> Vec<&Node> {
         let Some(node) = self.nodes.get(uid) else { return Vec::new() };
         let dependents = node.dependents.iter().filter_map(|dependent| self.nodes.get(dependent));
-        dependents.filter(|dependent| dependent.owners.iter().any(|owner| owner.uid == uid && blocks(owner))).collect()
+        dependents
+            .filter(|dependent| dependent.owners.iter().any(|owner| owner.uid == uid && blocks(owner)))
+            .collect()
     }
 }
 

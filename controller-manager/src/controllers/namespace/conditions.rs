@@ -65,7 +65,11 @@ fn wanted(findings: &Findings, now: Timestamp) -> Vec<NamespaceCondition> {
     let remaining = !findings.remaining.is_empty();
     let finalizers = !findings.finalizers.is_empty();
     let describe = |counts: &BTreeMap<String, usize>, verb: &str| {
-        counts.iter().map(|(name, count)| format!("{name} {verb} {count} resource instances")).collect::<Vec<_>>().join(", ")
+        counts
+            .iter()
+            .map(|(name, count)| format!("{name} {verb} {count} resource instances"))
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     vec![
         condition(
@@ -73,7 +77,11 @@ fn wanted(findings: &Findings, now: Timestamp) -> Vec<NamespaceCondition> {
             discovery_failed,
             ("ResourcesDiscovered", "DiscoveryFailed"),
             if discovery_failed {
-                format!("Discovery failed for some groups, {} failing: {}", findings.discovery_errors.len(), findings.discovery_errors.join(", "))
+                format!(
+                    "Discovery failed for some groups, {} failing: {}",
+                    findings.discovery_errors.len(),
+                    findings.discovery_errors.join(", ")
+                )
             } else {
                 "All resources successfully discovered".to_owned()
             },
@@ -89,7 +97,11 @@ fn wanted(findings: &Findings, now: Timestamp) -> Vec<NamespaceCondition> {
             deletion_failed,
             ("ContentDeleted", "ContentDeletionFailed"),
             if deletion_failed {
-                format!("Failed to delete all resource types, {} remaining: {}", findings.deletion_errors.len(), findings.deletion_errors.join(", "))
+                format!(
+                    "Failed to delete all resource types, {} remaining: {}",
+                    findings.deletion_errors.len(),
+                    findings.deletion_errors.join(", ")
+                )
             } else {
                 "All content successfully deleted, may be waiting on finalization".to_owned()
             },
@@ -109,7 +121,10 @@ fn wanted(findings: &Findings, now: Timestamp) -> Vec<NamespaceCondition> {
             finalizers,
             ("ContentHasNoFinalizers", "SomeFinalizersRemain"),
             if finalizers {
-                format!("Some content in the namespace has finalizers remaining: {}", describe(&findings.finalizers, "in"))
+                format!(
+                    "Some content in the namespace has finalizers remaining: {}",
+                    describe(&findings.finalizers, "in")
+                )
             } else {
                 "All content-preserving finalizers finished".to_owned()
             },
@@ -124,7 +139,9 @@ mod tests {
 
     fn summary(status: &NamespaceStatus) -> Vec<(String, String, String)> {
         let conditions = status.conditions.iter().flatten();
-        conditions.map(|c| (c.status.clone(), c.reason.clone().unwrap(), c.message.clone().unwrap())).collect()
+        conditions
+            .map(|c| (c.status.clone(), c.reason.clone().unwrap(), c.message.clone().unwrap()))
+            .collect()
     }
 
     #[test]
@@ -138,7 +155,11 @@ mod tests {
         assert!(update(&mut status, &findings, at(1)));
         let told = summary(&status);
         assert_eq!(told.len(), 5);
-        assert!(told.contains(&("True".into(), "SomeResourcesRemain".into(), "Some resources are remaining: pods. has 2 resource instances".into())));
+        assert!(told.contains(&(
+            "True".into(),
+            "SomeResourcesRemain".into(),
+            "Some resources are remaining: pods. has 2 resource instances".into()
+        )));
         assert!(told.contains(&(
             "True".into(),
             "SomeFinalizersRemain".into(),

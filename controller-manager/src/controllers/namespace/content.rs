@@ -76,7 +76,9 @@ async fn try_delete_resource(
     }
     let left = match api.list_metadata(&ListParams::default()).await {
         Ok(left) => left.items,
-        Err(error) if api_error::is_method_not_supported(&error) || api_error::is_not_found(&error) => return Ok(()),
+        Err(error) if api_error::is_method_not_supported(&error) || api_error::is_not_found(&error) => {
+            return Ok(());
+        }
         Err(error) => return Err(error),
     };
     record(name, left.iter().map(|object| &object.metadata), before, findings);
@@ -84,7 +86,12 @@ async fn try_delete_resource(
 }
 
 /// Counts what is left. Objects that go by themselves are waited for; for finalizers somebody else must act.
-fn record<'a>(name: &str, left: impl Iterator<Item = &'a ObjectMeta>, estimate: i64, findings: &mut Findings) {
+fn record<'a>(
+    name: &str,
+    left: impl Iterator<Item = &'a ObjectMeta>,
+    estimate: i64,
+    findings: &mut Findings,
+) {
     let mut count = 0;
     let mut finalizers: BTreeMap<String, usize> = BTreeMap::new();
     for metadata in left {
@@ -110,7 +117,9 @@ fn record<'a>(name: &str, left: impl Iterator<Item = &'a ObjectMeta>, estimate: 
 async fn delete_each(api: &Api<DynamicObject>) -> Result<(), kube::Error> {
     let objects = match api.list_metadata(&ListParams::default()).await {
         Ok(objects) => objects.items,
-        Err(error) if api_error::is_method_not_supported(&error) || api_error::is_not_found(&error) => return Ok(()),
+        Err(error) if api_error::is_method_not_supported(&error) || api_error::is_not_found(&error) => {
+            return Ok(());
+        }
         Err(error) => return Err(error),
     };
     for object in objects {
@@ -128,7 +137,8 @@ async fn delete_each(api: &Api<DynamicObject>) -> Result<(), kube::Error> {
 async fn graceful_estimate(client: &Client, namespace: &str) -> Result<i64, kube::Error> {
     let pods = Api::<Pod>::namespaced(client.clone(), namespace).list(&ListParams::default()).await?;
     let running = pods.items.iter().filter(|pod| !apimachinery::pod::is_terminal(pod));
-    let grace = running.filter_map(|pod| pod.spec.as_ref()).filter_map(|spec| spec.termination_grace_period_seconds);
+    let grace =
+        running.filter_map(|pod| pod.spec.as_ref()).filter_map(|spec| spec.termination_grace_period_seconds);
     Ok(grace.max().unwrap_or(0))
 }
 
@@ -137,7 +147,10 @@ mod tests {
     use super::*;
 
     fn metadata(finalizers: &[&str]) -> ObjectMeta {
-        ObjectMeta { finalizers: Some(finalizers.iter().map(|f| (*f).to_owned()).collect()), ..ObjectMeta::default() }
+        ObjectMeta {
+            finalizers: Some(finalizers.iter().map(|f| (*f).to_owned()).collect()),
+            ..ObjectMeta::default()
+        }
     }
 
     #[test]

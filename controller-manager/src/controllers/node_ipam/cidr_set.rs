@@ -43,7 +43,8 @@ impl CidrSet {
         if !self.range.contains(&cidr.network()) && !cidr.contains(&self.range.network()) {
             return false;
         }
-        let (Some(first), Some(last)) = (self.index_of(cidr.network()), self.index_of(cidr.broadcast())) else {
+        let (Some(first), Some(last)) = (self.index_of(cidr.network()), self.index_of(cidr.broadcast()))
+        else {
             return false;
         };
         self.taken[first..=last].fill(taken);
@@ -53,7 +54,9 @@ impl CidrSet {
     /// The share that an address is in; addresses beyond the range count as its ends.
     fn index_of(&self, address: IpAddr) -> Option<usize> {
         let (address, start, width) = match (address, self.range.network()) {
-            (IpAddr::V4(address), IpAddr::V4(start)) => (u128::from(u32::from(address)), u128::from(u32::from(start)), 32),
+            (IpAddr::V4(address), IpAddr::V4(start)) => {
+                (u128::from(u32::from(address)), u128::from(u32::from(start)), 32)
+            }
             (IpAddr::V6(address), IpAddr::V6(start)) => (u128::from(address), u128::from(start), 128),
             _ => return None,
         };

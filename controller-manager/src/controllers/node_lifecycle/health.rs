@@ -37,7 +37,11 @@ impl Health {
         let ready = node::condition(node, "Ready");
         let created = node.metadata.creation_timestamp.as_ref().map(|time| time.0);
         let alive_at = if ready.is_some() || lease.is_some() { now } else { created.unwrap_or(now) };
-        Self { heartbeat: ready.and_then(|ready| ready.last_heartbeat_time.clone()), renewed: renew_time(lease), alive_at }
+        Self {
+            heartbeat: ready.and_then(|ready| ready.last_heartbeat_time.clone()),
+            renewed: renew_time(lease),
+            alive_at,
+        }
     }
 
     /// Takes note of signs of life.
@@ -100,7 +104,8 @@ mod tests {
     use super::*;
     use crate::testing::{at, node, time};
 
-    const GRACE: GracePeriods = GracePeriods { running: Duration::from_secs(50), startup: Duration::from_secs(60) };
+    const GRACE: GracePeriods =
+        GracePeriods { running: Duration::from_secs(50), startup: Duration::from_secs(60) };
 
     fn lease(renewed: i64) -> Lease {
         let mut lease = Lease::default();

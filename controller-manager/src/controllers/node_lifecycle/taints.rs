@@ -104,7 +104,11 @@ mod tests {
 
     fn with_taints(ready: &str, taints: &[(&str, &str)]) -> Node {
         let mut node = node("n", ready);
-        let taint = |(key, effect): &(&str, &str)| Taint { key: (*key).into(), effect: (*effect).into(), ..Taint::default() };
+        let taint = |(key, effect): &(&str, &str)| Taint {
+            key: (*key).into(),
+            effect: (*effect).into(),
+            ..Taint::default()
+        };
         node.spec.get_or_insert_default().taints = Some(taints.iter().map(taint).collect());
         node
     }
@@ -136,7 +140,10 @@ mod tests {
                 keys(&[(UNREACHABLE, NO_SCHEDULE)]),
             ),
             (
-                with_taints("True", &[("mine", NO_EXECUTE), (UNREACHABLE, NO_SCHEDULE), (UNREACHABLE, NO_EXECUTE)]),
+                with_taints(
+                    "True",
+                    &[("mine", NO_EXECUTE), (UNREACHABLE, NO_SCHEDULE), (UNREACHABLE, NO_EXECUTE)],
+                ),
                 Allowed,
                 keys(&[("mine", NO_EXECUTE)]),
             ),
@@ -156,7 +163,8 @@ mod tests {
                 ..Default::default()
             },
         );
-        let expected = keys(&[("node.kubernetes.io/disk-pressure", NO_SCHEDULE), (UNSCHEDULABLE, NO_SCHEDULE)]);
+        let expected =
+            keys(&[("node.kubernetes.io/disk-pressure", NO_SCHEDULE), (UNSCHEDULABLE, NO_SCHEDULE)]);
         assert_eq!(decided(&node, Eviction::Allowed), expected);
     }
 

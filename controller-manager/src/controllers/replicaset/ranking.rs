@@ -13,7 +13,12 @@ const POD_DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// The `count` pods of `pods` to delete, given all `related` pods (those of ReplicaSets with the same owner), which
 /// decide how crowded a node is.
-pub fn pods_to_delete(pods: &[Arc<Pod>], related: &[Arc<Pod>], count: usize, now: Timestamp) -> Vec<Arc<Pod>> {
+pub fn pods_to_delete(
+    pods: &[Arc<Pod>],
+    related: &[Arc<Pod>],
+    count: usize,
+    now: Timestamp,
+) -> Vec<Arc<Pod>> {
     if count >= pods.len() {
         return pods.to_vec();
     }
@@ -32,7 +37,11 @@ pub fn is_active(pod: &Pod) -> bool {
     !pod::is_terminal(pod) && pod.metadata.deletion_timestamp.is_none()
 }
 
-fn deletion_order((rank_a, a): &(usize, Arc<Pod>), (rank_b, b): &(usize, Arc<Pod>), now: Timestamp) -> Ordering {
+fn deletion_order(
+    (rank_a, a): &(usize, Arc<Pod>),
+    (rank_b, b): &(usize, Arc<Pod>),
+    now: Timestamp,
+) -> Ordering {
     (!node_name(a).is_empty())
         .cmp(&!node_name(b).is_empty())
         .then_with(|| phase_rank(a).cmp(&phase_rank(b)))
@@ -101,14 +110,20 @@ fn restarts(pod: &Pod) -> (i32, i32) {
 
 /// Unknown times first, then younger before older; ages within one power of two count as equal and the uid decides, so
 /// that pods of one rollout do not all go from the newest node.
-fn younger_first(a: Option<Timestamp>, b: Option<Timestamp>, pod_a: &Pod, pod_b: &Pod, now: Timestamp) -> Ordering {
+fn younger_first(
+    a: Option<Timestamp>,
+    b: Option<Timestamp>,
+    pod_a: &Pod,
+    pod_b: &Pod,
+    now: Timestamp,
+) -> Ordering {
     match (a, b) {
         (a, b) if a == b => Ordering::Equal,
         (None, _) => Ordering::Less,
         (_, None) => Ordering::Greater,
-        (Some(a), Some(b)) => {
-            logarithmic_age(a, now).cmp(&logarithmic_age(b, now)).then_with(|| pod_a.metadata.uid.cmp(&pod_b.metadata.uid))
-        }
+        (Some(a), Some(b)) => logarithmic_age(a, now)
+            .cmp(&logarithmic_age(b, now))
+            .then_with(|| pod_a.metadata.uid.cmp(&pod_b.metadata.uid)),
     }
 }
 
@@ -141,12 +156,18 @@ mod tests {
     #[test]
     fn pending_before_unknown_before_running() {
         check("pending", [pod("unknown").on("n").phase("Unknown").build(), pod("pending").on("n").build()]);
-        check("unknown", [pod("unknown").on("n").phase("Unknown").build(), pod("r").on("n").phase("Running").build()]);
+        check(
+            "unknown",
+            [pod("unknown").on("n").phase("Unknown").build(), pod("r").on("n").phase("Running").build()],
+        );
     }
 
     #[test]
     fn not_ready_before_ready() {
-        check("not-ready", [pod("ready").on("n").ready(at(10)).build(), pod("not-ready").on("n").phase("Running").build()]);
+        check(
+            "not-ready",
+            [pod("ready").on("n").ready(at(10)).build(), pod("not-ready").on("n").phase("Running").build()],
+        );
     }
 
     #[test]
@@ -171,7 +192,10 @@ mod tests {
 
     #[test]
     fn ready_for_less_time_first() {
-        check("young", [pod("old").on("n").ready(at(10)).build(), pod("young").on("n").ready(at(NOW - 10)).build()]);
+        check(
+            "young",
+            [pod("old").on("n").ready(at(10)).build(), pod("young").on("n").ready(at(NOW - 10)).build()],
+        );
     }
 
     #[test]
@@ -185,13 +209,19 @@ mod tests {
     fn more_restarts_first() {
         check(
             "restarted",
-            [pod("stable").on("n").ready(at(10)).build(), pod("restarted").on("n").ready(at(10)).restarts(3).build()],
+            [
+                pod("stable").on("n").ready(at(10)).build(),
+                pod("restarted").on("n").ready(at(10)).restarts(3).build(),
+            ],
         );
     }
 
     #[test]
     fn younger_creation_first() {
-        check("new", [pod("old").on("n").created(at(10)).build(), pod("new").on("n").created(at(NOW - 10)).build()]);
+        check(
+            "new",
+            [pod("old").on("n").created(at(10)).build(), pod("new").on("n").created(at(NOW - 10)).build()],
+        );
     }
 
     #[test]

@@ -42,7 +42,9 @@ pub fn calculate(
     let current = replica_set.status.clone().unwrap_or_default();
     ReplicaSetStatus {
         replicas: int32(active.len()),
-        fully_labeled_replicas: nonzero(count(&|pod| template_selector.matches_opt(pod.metadata.labels.as_ref()))),
+        fully_labeled_replicas: nonzero(count(&|pod| {
+            template_selector.matches_opt(pod.metadata.labels.as_ref())
+        })),
         ready_replicas: nonzero(count(&|pod| pod::is_ready(pod))),
         available_replicas: nonzero(count(&|pod| pod::is_available(pod, min_ready_seconds, now))),
         terminating_replicas: Some(int32(terminating)),
@@ -52,16 +54,22 @@ pub fn calculate(
 }
 
 /// When the next pod becomes available by the passing of time alone, if any will.
-pub fn next_availability_check(replica_set: &ReplicaSet, active: &[Arc<Pod>], now: Timestamp) -> Option<Duration> {
+pub fn next_availability_check(
+    replica_set: &ReplicaSet,
+    active: &[Arc<Pod>],
+    now: Timestamp,
+) -> Option<Duration> {
     let min_ready_seconds = min_ready_seconds(replica_set);
     if min_ready_seconds == 0 {
         return None;
     }
-    let waiting = active.iter().filter(|pod| pod::is_ready(pod) && !pod::is_available(pod, min_ready_seconds, now));
+    let waiting =
+        active.iter().filter(|pod| pod::is_ready(pod) && !pod::is_available(pod, min_ready_seconds, now));
     waiting
         .filter_map(|pod| pod::condition(pod, "Ready")?.last_transition_time.as_ref().map(|time| time.0))
         .map(|ready_since| {
-            let left = i64::from(min_ready_seconds) * 1_000 - (now.as_millisecond() - ready_since.as_millisecond());
+            let left =
+                i64::from(min_ready_seconds) * 1_000 - (now.as_millisecond() - ready_since.as_millisecond());
             Duration::from_millis(u64::try_from(left).unwrap_or(0).max(1))
         })
         .min()
@@ -138,7 +146,10 @@ mod tests {
     #[test]
     fn zero_counts_are_left_out() {
         let status = calculate(&replica_set("web", 0), &[], 0, None, at(1));
-        assert_eq!((status.ready_replicas, status.available_replicas, status.fully_labeled_replicas), (None, None, None));
+        assert_eq!(
+            (status.ready_replicas, status.available_replicas, status.fully_labeled_replicas),
+            (None, None, None)
+        );
     }
 
     #[test]
