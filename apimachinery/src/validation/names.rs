@@ -24,9 +24,10 @@ fn too_long(max: usize) -> String {
     format!("must be no more than {max} bytes")
 }
 
+/// The two spaces before "or" are upstream's, and scripts compare the text.
 fn regex_error(message: &str, format: &str, examples: &[&str]) -> String {
     let examples: Vec<String> = examples.iter().map(|e| format!("'{e}'")).collect();
-    format!("{message} (e.g. {}, regex used for validation is '{format}')", examples.join(", or "))
+    format!("{message} (e.g. {}, regex used for validation is '{format}')", examples.join(",  or "))
 }
 
 /// `[a-z0-9]([-a-z0-9]*[a-z0-9])?`, of any length.
@@ -305,7 +306,7 @@ mod tests {
         assert_eq!(
             is_dns1123_label("A"),
             vec![
-                "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name', or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
+                "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
             ]
         );
         assert_eq!(is_valid_port_num(0), vec!["must be between 1 and 65535, inclusive"]);
