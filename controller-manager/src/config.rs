@@ -39,9 +39,6 @@ pub struct Args {
     /// Key of --cluster-signing-cert-file.
     #[arg(long, requires = "cluster_signing_cert_file")]
     pub cluster_signing_key_file: Option<PathBuf>,
-    /// Longest validity of a signed certificate.
-    #[arg(long, default_value = "8760h", value_parser = flag::duration)]
-    pub cluster_signing_duration: Duration,
     /// CIDR ranges of pods, one per address family.
     #[arg(long, value_delimiter = ',')]
     pub cluster_cidr: Vec<IpNet>,
@@ -117,9 +114,6 @@ pub struct Args {
     /// Namespaces synced at once.
     #[arg(long, default_value_t = 10)]
     pub concurrent_namespace_syncs: usize,
-    /// Service accounts synced at once.
-    #[arg(long, default_value_t = 5)]
-    pub concurrent_serviceaccount_token_syncs: usize,
     /// Objects collected at once.
     #[arg(long, default_value_t = 20)]
     pub concurrent_gc_syncs: usize,

@@ -8,9 +8,5 @@ use kube_controller_manager::config::{Args, Config};
 fn main() -> ExitCode {
     let component = Component::new("kube-controller-manager")
         .about("Runs the controllers that bring the state of a cluster to what was asked for.");
-    cli::main(
-        component,
-        |args: Args| Config::new(args),
-        |config, shutdown| kube_controller_manager::run(config, shutdown),
-    )
+    cli::main(component, |args: Args| Config::new(args), kube_controller_manager::run)
 }

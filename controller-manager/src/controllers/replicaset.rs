@@ -4,6 +4,8 @@
 
 pub mod ranking;
 pub mod status;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -352,39 +354,5 @@ fn selector(replica_set: &ReplicaSet) -> Result<Selector, apimachinery::labels::
     match replica_set.spec.as_ref() {
         Some(spec) => Selector::from_label_selector(&spec.selector),
         None => Ok(Selector::nothing()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{at, pod, replica_set};
-
-    fn pods(count: usize) -> Vec<Arc<Pod>> {
-        (0..count).map(|i| Arc::new(pod(&format!("p{i}")).build())).collect()
-    }
-
-    #[test]
-    fn decides_by_count() {
-        let check = |wanted, have: usize, expected: Result<Scale, usize>| {
-            let pods = pods(have);
-            match (decide(&replica_set("web", wanted), &pods, &pods, at(1)), expected) {
-                (Scale::Delete(pods), Err(count)) => assert_eq!(pods.len(), count),
-                (got, expected) => assert_eq!(Ok(got), expected, "wanted {wanted} have {have}"),
-            }
-        };
-        check(3, 3, Ok(Scale::Nothing));
-        check(3, 0, Ok(Scale::Create(3)));
-        check(3, 2, Ok(Scale::Create(1)));
-        check(1_000, 0, Ok(Scale::Create(BURST_REPLICAS)));
-        check(1, 3, Err(2));
-        check(0, 700, Err(BURST_REPLICAS));
-    }
-
-    #[test]
-    fn unset_replicas_mean_one() {
-        let mut rs = replica_set("web", 3);
-        rs.spec.as_mut().unwrap().replicas = None;
-        assert_eq!(decide(&rs, &[], &[], at(1)), Scale::Create(1));
     }
 }
