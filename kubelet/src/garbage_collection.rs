@@ -106,6 +106,7 @@ impl GarbageCollector {
             tracing::warn!(uid, %error, "failed to remove a pod's directory");
         }
         self.runtime.cleanup_pod(uid, &name, &namespace).await?;
+        self.runtime_pods.forget(uid);
         self.runtime_pods.relist_now();
         Ok(())
     }

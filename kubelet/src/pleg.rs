@@ -33,6 +33,14 @@ impl RuntimePods {
         self.inner.read().clone()
     }
 
+    /// Takes a pod out that was just removed, so that nobody acts on a listing from before.
+    pub fn forget(&self, uid: &str) {
+        let mut inner = self.inner.write();
+        if let Some(pods) = inner.as_ref().filter(|pods| pods.iter().any(|pod| pod.uid == uid)) {
+            *inner = Some(Arc::new(pods.iter().filter(|pod| pod.uid != uid).cloned().collect()));
+        }
+    }
+
     /// Asks for a listing before the period is over.
     pub fn relist_now(&self) {
         self.now.notify_one();

@@ -5,3 +5,4 @@
 mod containerd;
 mod pod_lifecycle;
 mod server;
+mod static_pods;
