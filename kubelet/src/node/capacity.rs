@@ -141,10 +141,7 @@ mod tests {
         );
         assert_eq!(
             text(&got.allocatable),
-            format!(
-                "cpu=1500m ephemeral-storage={} hugepages-2Mi=64Mi memory=760Mi pods=110",
-                (100u64 << 30) / 100 * 90
-            )
+            "cpu=1500m ephemeral-storage=90Gi hugepages-2Mi=64Mi memory=760Mi pods=110"
         );
     }
 
