@@ -66,7 +66,7 @@ fn pod_starts(ns: &Namespace<'_>, name: &str) -> Result<()> {
 
 fn kill_and_heal(cluster: &Cluster, process: &str, in_pod: bool) -> Result<()> {
     let ns = cluster.namespace("heal")?;
-    ns.kubectl(&["create", "deployment", "web", "--image=keelson.local/hello-web:v1", "--replicas=2"])?;
+    ns.create(&["deployment", "web", "--image=keelson.local/hello-web:v1", "--replicas=2"])?;
     ns.kubectl(&["expose", "deployment", "web", "--port=80", "--target-port=8080"])?;
     ns.rolled_out("deployment/web")?;
     pod_starts(&ns, "before")?;

@@ -8,7 +8,7 @@ use std::time::Instant;
 pub(crate) fn owners_take_their_own_along(cluster: &Cluster) -> Result<()> {
     let ns = cluster.namespace("owners")?;
     let make = || -> Result<()> {
-        ns.kubectl(&["create", "deployment", "web", "--image=keelson.local/hello-web:v1", "--replicas=2"])?;
+        ns.create(&["deployment", "web", "--image=keelson.local/hello-web:v1", "--replicas=2"])?;
         ns.rolled_out("deployment/web").map(drop)
     };
     let gone = |what: &str| {
@@ -38,8 +38,8 @@ pub(crate) fn owners_take_their_own_along(cluster: &Cluster) -> Result<()> {
 
 pub(crate) fn namespace_goes_with_all_in_it(cluster: &Cluster) -> Result<()> {
     let ns = cluster.namespace("whole")?;
-    ns.kubectl(&["create", "deployment", "web", "--image=keelson.local/hello-web:v1", "--replicas=2"])?;
-    ns.kubectl(&["create", "configmap", "a", "--from-literal=b=c"])?;
+    ns.create(&["deployment", "web", "--image=keelson.local/hello-web:v1", "--replicas=2"])?;
+    ns.create(&["configmap", "a", "--from-literal=b=c"])?;
     ns.rolled_out("deployment/web")?;
     let begun = Instant::now();
     cluster.kubectl(&["delete", "namespace", &ns.name, "--timeout=90s"])?;

@@ -14,8 +14,8 @@ pub(crate) fn pod_and_node(cluster: &Cluster) -> Result<()> {
             "keelson.local/busybox:stable",
             "kube-api-access-",
             "Successfully assigned",
-            "Created container",
-            "Started container",
+            "Container created",
+            "Container started",
         ];
         let missing: Vec<&str> = wanted.into_iter().filter(|part| !text.contains(part)).collect();
         Ok(if missing.is_empty() { Ok(()) } else { Err(format!("{missing:?} not in\n{text}")) })

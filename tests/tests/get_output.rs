@@ -8,7 +8,7 @@ use std::sync::mpsc;
 
 pub(crate) fn every_form_of_get(cluster: &Cluster) -> Result<()> {
     let ns = cluster.namespace("get")?;
-    ns.kubectl(&["create", "deployment", "web", "--image=keelson.local/hello-web:v1", "--replicas=2"])?;
+    ns.create(&["deployment", "web", "--image=keelson.local/hello-web:v1", "--replicas=2"])?;
     ns.kubectl(&["expose", "deployment", "web", "--port=80", "--target-port=8080"])?;
     ns.rolled_out("deployment/web")?;
 
@@ -99,7 +99,7 @@ pub(crate) fn watch_shows_changes(cluster: &Cluster) -> Result<()> {
     };
     let result = (|| {
         wait("configmap/kube-root-ca.crt")?;
-        ns.kubectl(&["create", "configmap", "first", "--from-literal=a=1"])?;
+        ns.create(&["configmap", "first", "--from-literal=a=1"])?;
         wait("configmap/first")?;
         ns.kubectl(&["patch", "configmap", "first", "-p", r#"{"data": {"a": "2"}}"#])?;
         wait("configmap/first")

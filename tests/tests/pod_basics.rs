@@ -6,8 +6,8 @@ use harness::condition::eventually;
 
 pub(crate) fn environment_and_limits(cluster: &Cluster) -> Result<()> {
     let ns = cluster.namespace("env")?;
-    ns.kubectl(&["create", "configmap", "settings", "--from-literal=COLOR=blue", "--from-literal=SIZE=9"])?;
-    ns.kubectl(&["create", "secret", "generic", "keys", "--from-literal=password=hunter2"])?;
+    ns.create(&["configmap", "settings", "--from-literal=COLOR=blue", "--from-literal=SIZE=9"])?;
+    ns.create(&["secret", "generic", "keys", "--from-literal=password=hunter2"])?;
     ns.apply(
         r#"
 apiVersion: v1
@@ -23,7 +23,7 @@ spec:
     - |
       echo "plain=$PLAIN made=$MADE color=$COLOR password=$PASSWORD"
       echo "name=$POD_NAME ip=$POD_IP limit=$LIMIT"
-      cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null
+      cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null || true
     resources: {limits: {memory: 48Mi, cpu: 200m}}
     envFrom: [{configMapRef: {name: settings}}]
     env:

@@ -6,7 +6,7 @@ use harness::condition::eventually;
 
 pub(crate) fn scale_up_and_down(cluster: &Cluster) -> Result<()> {
     let ns = cluster.namespace("scale")?;
-    ns.kubectl(&["create", "deployment", "web", "--image=keelson.local/hello-web:v1"])?;
+    ns.create(&["deployment", "web", "--image=keelson.local/hello-web:v1"])?;
     ns.rolled_out("deployment/web")?;
     for count in [4, 1, 0, 2] {
         ns.kubectl(&["scale", "deployment", "web", &format!("--replicas={count}")])?;
@@ -28,7 +28,7 @@ pub(crate) fn scale_up_and_down(cluster: &Cluster) -> Result<()> {
 
 pub(crate) fn new_image_and_back(cluster: &Cluster) -> Result<()> {
     let ns = cluster.namespace("rollout")?;
-    ns.kubectl(&["create", "deployment", "web", "--image=keelson.local/hello-web:v1", "--replicas=3"])?;
+    ns.create(&["deployment", "web", "--image=keelson.local/hello-web:v1", "--replicas=3"])?;
     ns.rolled_out("deployment/web")?;
     ns.kubectl(&["set", "image", "deployment/web", "hello-web=keelson.local/hello-web:v2"])?;
     let said = ns.rolled_out("deployment/web")?;

@@ -68,7 +68,7 @@ fn from_host(url: &str) -> Result<Vec<String>> {
 
 /// Forty answers seen from a pod.
 fn from_pod(ns: &Namespace<'_>, url: &str) -> Result<Vec<String>> {
-    let script = format!("for i in $(seq 40); do wget -q -T 2 -O - {url} || exit 1; done");
+    let script = format!("for i in $(seq 40); do wget -q -O - {url} || exit 1; done");
     Ok(ns.kubectl(&["exec", "box", "--", "sh", "-c", &script])?.lines().map(str::to_owned).collect())
 }
 
@@ -128,13 +128,11 @@ pub(crate) fn unready_pod_gets_no_traffic(cluster: &Cluster) -> Result<()> {
 pub(crate) fn service_without_pods_refuses(cluster: &Cluster) -> Result<()> {
     let ns = cluster.namespace("refuse")?;
     ns.busybox("box")?;
-    ns.kubectl(&["create", "service", "clusterip", "nobody", "--tcp=80:80"])?;
+    ns.create(&["service", "clusterip", "nobody", "--tcp=80:80"])?;
     let ip = ns.kubectl(&["get", "service", "nobody", "-o", "jsonpath={.spec.clusterIP}"])?;
     eventually("connections to be refused at once", PATIENCE, || {
-        let said = ns.try_kubectl(
-            &["exec", "box", "--", "wget", "-q", "-T", "5", "-O", "-", &format!("http://{ip}/")],
-            None,
-        )?;
+        let said =
+            ns.try_kubectl(&["exec", "box", "--", "wget", "-q", "-O", "-", &format!("http://{ip}/")], None)?;
         Ok(if said.stderr.contains("refused") { Ok(()) } else { Err(format!("{said:?}")) })
     })
 }

@@ -103,13 +103,23 @@ impl Cluster {
         serde_json::from_str(&text).with_context(|| format!("`kubectl {}` printed no JSON", words.join(" ")))
     }
 
+    /// Makes an object from the words of a `kubectl create`, in two steps: from 1.32 on kubectl sends the object of such
+    /// a command as protobuf, which the API server does not take yet.
+    ///
+    /// # Errors
+    /// A step fails.
+    pub fn create(&self, words: &[&str]) -> Result<String> {
+        let object = self.kubectl(&[&["create"], words, &["--dry-run=client", "-o", "json"]].concat())?;
+        self.kubectl_with(&["create", "-f", "-"], &object)
+    }
+
     /// Makes a namespace and waits until pods can be created in it.
     ///
     /// # Errors
     /// It cannot be made, or its service account does not come.
     pub fn namespace(&self, purpose: &str) -> Result<Namespace<'_>> {
         let name = format!("test-{purpose}-{}-{}", self.run, self.count.fetch_add(1, Ordering::Relaxed));
-        self.kubectl(&["create", "namespace", &name])?;
+        self.create(&["namespace", &name])?;
         let namespace = Namespace { cluster: self, name };
         eventually("service account and root certificate of the namespace", PATIENCE, || {
             namespace.kubectl(&["get", "serviceaccount/default", "configmap/kube-root-ca.crt"]).map(Ok)
@@ -196,6 +206,14 @@ impl Namespace<'_> {
     /// It cannot be started.
     pub fn try_kubectl(&self, words: &[&str], input: Option<&str>) -> Result<Said> {
         self.cluster.try_kubectl(&[&["--namespace", self.name.as_str()], words].concat(), input)
+    }
+
+    /// Makes an object in this namespace from the words of a `kubectl create`.
+    ///
+    /// # Errors
+    /// The API server refuses it.
+    pub fn create(&self, words: &[&str]) -> Result<String> {
+        self.cluster.create(&[words, &["--namespace", self.name.as_str()]].concat())
     }
 
     /// Applies manifests.
