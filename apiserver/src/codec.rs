@@ -1,4 +1,5 @@
-//! Request bodies to objects: JSON decoding that notices unknown and duplicate fields on the way.
+//! Request bodies to objects: JSON decoding that notices unknown and duplicate fields on the way. Protobuf bodies become
+//! JSON first (`protobuf`).
 //!
 //! Upstream: `apimachinery/pkg/runtime/serializer/json` and its strict decoder.
 
@@ -6,6 +7,7 @@ use apimachinery::status::ApiError;
 use k8s_openapi::Resource;
 use serde::de::DeserializeOwned;
 
+pub mod protobuf;
 mod strict;
 
 use strict::{StrictDeserializer, Tracker};

@@ -14,6 +14,10 @@ pub mod runtime_v1 {
     tonic::include_proto!("runtime.v1");
 }
 
+/// The protobuf form of the Kubernetes API's objects (`k8s/*.proto`) as an encoded `FileDescriptorSet`. What Go's types add
+/// to it stands in the options that `k8s/facts.proto` defines.
+pub const KUBERNETES_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/k8s.bin"));
+
 #[cfg(test)]
 mod tests {
     /// Counts the calls of the interface: a call lost from the file would go unseen until a runtime needs it.

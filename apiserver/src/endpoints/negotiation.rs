@@ -8,6 +8,8 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 
 pub const JSON: &str = "application/json";
 pub const YAML: &str = "application/yaml";
+/// Read, but not written: every client that sends it takes JSON too.
+pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// The encoding of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -83,6 +85,7 @@ fn one(range: &str) -> Option<Accepted> {
 pub enum BodyFormat {
     Json,
     Yaml,
+    Protobuf,
 }
 
 /// The media type of a request body without its parameters; empty if there is none.
@@ -99,7 +102,8 @@ pub fn body_format(headers: &HeaderMap) -> Result<BodyFormat, ApiError> {
     match media_type(headers) {
         "" | "*/*" | "application/json" => Ok(BodyFormat::Json),
         "application/yaml" | "text/yaml" | "application/x-yaml" => Ok(BodyFormat::Yaml),
-        _ => Err(ApiError::unsupported_media_type(&[JSON, YAML])),
+        PROTOBUF => Ok(BodyFormat::Protobuf),
+        _ => Err(ApiError::unsupported_media_type(&[JSON, YAML, PROTOBUF])),
     }
 }
 

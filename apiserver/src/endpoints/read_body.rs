@@ -1,4 +1,4 @@
-//! Reading a request's body: bounded, decoded from JSON or YAML, checked against the URL.
+//! Reading a request's body: bounded, decoded from JSON, YAML or protobuf, checked against the URL.
 //!
 //! Upstream: `endpoints/handlers/{create,update,rest}.go`.
 
@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::negotiation::{self, BodyFormat};
 use super::options::FieldValidation;
+use crate::codec::protobuf;
 use crate::registry::{Object, Resource};
 use crate::request::RequestContext;
 
@@ -53,6 +54,7 @@ pub fn to_json(headers: &HeaderMap, body: Bytes) -> Result<Bytes, ApiError> {
     match negotiation::body_format(headers)? {
         BodyFormat::Json => Ok(body),
         BodyFormat::Yaml => yaml_to_json(&body),
+        BodyFormat::Protobuf => protobuf::to_json(body),
     }
 }
 
