@@ -79,13 +79,17 @@ pub(crate) fn merge(server: &str) -> Result<String> {
     let pki = |file: &str| format!("{}/{file}", layout::PKI);
     let current = caller.config(&["current-context"]).output()?;
     let before = String::from_utf8_lossy(&current.stdout).trim().to_owned();
-    caller.back_up()?;
-    Journal::open()?.record(Entry::Context {
-        files: caller.files.clone(),
-        home: caller.home.clone(),
-        owner: caller.owner,
-        before: if before == layout::CONTEXT { String::new() } else { before },
-    })?;
+    let mut journal = Journal::open()?;
+    if !journal.entries().iter().any(|entry| matches!(entry, Entry::Context { files, home, .. } if *files == caller.files && *home == caller.home)) {
+        caller.back_up()?;
+        journal.record(Entry::Context {
+            files: caller.files.clone(),
+            home: caller.home.clone(),
+            owner: caller.owner,
+            before: if before == layout::CONTEXT { String::new() } else { before },
+            created: caller.paths().into_iter().filter(|path| !path.exists()).collect(),
+        })?;
+    }
     let name = layout::CONTEXT;
     let authority = format!("--certificate-authority={}", pki("ca.crt"));
     let server = format!("--server={server}");
@@ -101,7 +105,7 @@ pub(crate) fn merge(server: &str) -> Result<String> {
 
 /// Takes the context out of the kubeconfig that the journal names.
 pub(crate) fn remove(entry: &Entry) -> Result<()> {
-    let Entry::Context { files, home, owner, before } = entry else { return Ok(()) };
+    let Entry::Context { files, home, owner, before, created } = entry else { return Ok(()) };
     let caller = Caller { files: files.clone(), home: home.clone(), owner: *owner };
     if !caller.paths().iter().any(|path| path.is_file()) {
         return Ok(());
@@ -124,5 +128,41 @@ pub(crate) fn remove(entry: &Entry) -> Result<()> {
             caller.config(&["set", "current-context", before]).ok()?;
         }
     }
+    for path in created {
+        remove_if_empty(path)?;
+    }
     caller.restore_ownership()
+}
+
+/// Removes a kubeconfig that `up` made, unless somebody has put something else into it since.
+fn remove_if_empty(path: &Path) -> Result<()> {
+    let Ok(text) = std::fs::read_to_string(path) else { return Ok(()) };
+    let config: serde_json::Value =
+        serde_saphyr::from_str(&text).with_context(|| format!("{} is no YAML", path.display()))?;
+    let is_empty =
+        |field: &str| config[field].is_null() || config[field].as_array().is_some_and(Vec::is_empty);
+    if ["clusters", "contexts", "users"].into_iter().all(is_empty) {
+        std::fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_empty_file_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config");
+        let empty = "apiVersion: v1\nclusters: null\ncontexts: []\ncurrent-context: \"\"\nkind: Config\nusers: null\n";
+        std::fs::write(&path, format!("{empty}users: [{{name: other}}]\n").replace("users: null\n", ""))
+            .unwrap();
+        remove_if_empty(&path).unwrap();
+        assert!(path.exists());
+        std::fs::write(&path, empty).unwrap();
+        remove_if_empty(&path).unwrap();
+        assert!(!path.exists());
+        remove_if_empty(&path).unwrap();
+    }
 }

@@ -18,7 +18,8 @@ pub(crate) enum Entry {
     /// A systemd unit.
     Unit { name: String },
     /// The context merged into a kubeconfig: the files in use, and the current context before.
-    Context { files: String, home: String, owner: Option<(u32, u32)>, before: String },
+    /// `created` are files that did not exist before.
+    Context { files: String, home: String, owner: Option<(u32, u32)>, before: String, created: Vec<PathBuf> },
 }
 
 impl Entry {

@@ -16,6 +16,7 @@ pub(crate) const ETCD_DATA: &str = "/var/lib/etcd";
 pub(crate) const STATE: &str = "/var/lib/keelson";
 pub(crate) const BIN: &str = "/var/lib/keelson/bin";
 pub(crate) const JOURNAL: &str = "/var/lib/keelson/journal.json";
+pub(crate) const KNOWN_LAYERS: &str = "/var/lib/keelson/layers.json";
 pub(crate) const RUN: &str = "/run/keelson";
 pub(crate) const LOGS: &str = "/var/log/keelson";
 pub(crate) const POD_LOGS: &str = "/var/log/pods";

@@ -4,13 +4,13 @@
 use crate::cli::SuperviseArgs;
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, Signal, kill};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
 
 const FIRST_DELAY: Duration = Duration::from_millis(200);
 const LONGEST_DELAY: Duration = Duration::from_secs(20);
@@ -19,14 +19,6 @@ const STEADY: Duration = Duration::from_secs(30);
 /// How long the process may take to end before it is killed.
 const GRACE: Duration = Duration::from_secs(8);
 
-/// Why the supervisor woke up.
-#[derive(Debug, PartialEq, Eq)]
-enum Wake {
-    Stop,
-    ChildEnded,
-    TimedOut,
-}
-
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run(args: &SuperviseArgs) -> Result<()> {
     // A session of its own: the terminal that `up` was typed in may go away.
@@ -34,35 +26,42 @@ pub(crate) fn run(args: &SuperviseArgs) -> Result<()> {
         Ok(_) | Err(Errno::EPERM) => {}
         Err(error) => return Err(error).context("cannot start a session"),
     }
-    let mut mask = SigSet::empty();
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD] {
-        mask.add(signal);
-    }
-    mask.thread_block().context("cannot block signals")?;
-    let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     write_pid(&pid_file(&args.run_dir, &args.name, "pid"), std::process::id())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(keep_running(args))?;
+    forget(&args.run_dir, &args.name);
+    Ok(())
+}
+
+async fn keep_running(args: &SuperviseArgs) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut stop = std::pin::pin!(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    });
     let (program, words) = args.command.split_first().context("nothing to run")?;
     let mut delay = FIRST_DELAY;
     loop {
         let started = Instant::now();
         match Command::new(program).args(words).stdin(Stdio::null()).spawn() {
             Ok(mut child) => {
-                write_pid(&pid_file(&args.run_dir, &args.name, "child.pid"), child.id())?;
-                if attend(&signals, &mut child)? {
-                    forget(&args.run_dir, &args.name);
-                    return Ok(());
+                let pid = child.id().context("a process that was just started has no number")?;
+                write_pid(&pid_file(&args.run_dir, &args.name, "child.pid"), pid)?;
+                tokio::select! {
+                    status = child.wait() => eprintln!("supervise: process {pid} ended: {}", status?),
+                    () = &mut stop => return end_child(&mut child, pid).await,
                 }
             }
             Err(error) => eprintln!("supervise: cannot start {program}: {error}"),
         }
         delay = next_delay(delay, started.elapsed());
         eprintln!("supervise: starting {} again in {} ms", args.name, delay.as_millis());
-        let until = Instant::now() + delay;
-        while let Some(left) = until.checked_duration_since(Instant::now()) {
-            if wait(&signals, left)? == Wake::Stop {
-                forget(&args.run_dir, &args.name);
-                return Ok(());
-            }
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = &mut stop => return Ok(()),
         }
     }
 }
@@ -71,49 +70,13 @@ fn next_delay(last: Duration, lived: Duration) -> Duration {
     if lived >= STEADY { FIRST_DELAY } else { (last * 2).min(LONGEST_DELAY) }
 }
 
-/// Waits for the child or for the order to stop; true when stopping.
-fn attend(signals: &SignalFd, child: &mut Child) -> Result<bool> {
-    loop {
-        if let Some(status) = child.try_wait()? {
-            eprintln!("supervise: process {} ended: {status}", child.id());
-            return Ok(false);
-        }
-        if wait(signals, Duration::from_secs(3600))? == Wake::Stop {
-            break;
-        }
+/// Ends the process: gently, and with force when its grace is over.
+async fn end_child(child: &mut Child, pid: u32) -> Result<()> {
+    send(as_pid(pid)?, Signal::SIGTERM)?;
+    if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
+        child.kill().await?;
     }
-    let pid = as_pid(child.id())?;
-    let until = Instant::now() + GRACE;
-    send(pid, Signal::SIGTERM)?;
-    while child.try_wait()?.is_none() {
-        match until.checked_duration_since(Instant::now()) {
-            Some(left) => {
-                wait(signals, left)?;
-            }
-            None => {
-                send(pid, Signal::SIGKILL)?;
-                child.wait()?;
-            }
-        }
-    }
-    Ok(true)
-}
-
-fn wait(signals: &SignalFd, at_most: Duration) -> Result<Wake> {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    let timeout = PollTimeout::try_from(at_most).unwrap_or(PollTimeout::MAX);
-    let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-    match poll(&mut fds, timeout) {
-        Ok(0) | Err(Errno::EINTR) => return Ok(Wake::TimedOut),
-        Ok(_) => {}
-        Err(error) => return Err(error).context("cannot wait for signals"),
-    }
-    let child = Signal::SIGCHLD as u32;
-    Ok(match signals.read_signal()? {
-        Some(info) if info.ssi_signo == child => Wake::ChildEnded,
-        Some(_) => Wake::Stop,
-        None => Wake::TimedOut,
-    })
+    Ok(())
 }
 
 fn pid_file(dir: &Path, name: &str, kind: &str) -> PathBuf {
@@ -205,7 +168,7 @@ mod tests {
     #[test]
     fn pid_file_names_the_very_process() {
         let dir = tempfile::tempdir().unwrap();
-        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         write_pid(&pid_file(dir.path(), "x", "pid"), child.id()).unwrap();
         let pid = supervisor_pid(dir.path(), "x").unwrap();
         std::fs::write(pid_file(dir.path(), "y", "pid"), format!("{} 1\n", child.id())).unwrap();

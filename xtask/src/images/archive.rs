@@ -5,7 +5,8 @@
 use anyhow::{Context, Result};
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -58,6 +59,40 @@ pub(crate) struct Packed {
     pub(crate) digest: String,
 }
 
+/// What layers came out as last time, by what went into them: hashing a few hundred megabytes at every `up` would be
+/// slow on a board.
+#[derive(Debug, Default)]
+pub(crate) struct KnownLayers {
+    before: BTreeMap<String, (String, u64)>,
+    now: RefCell<BTreeMap<String, (String, u64)>>,
+}
+
+impl KnownLayers {
+    /// Reads the list; one that is missing or damaged is empty, and everything is hashed again.
+    pub(crate) fn read(path: &Path) -> KnownLayers {
+        let before = std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        KnownLayers { before: before.unwrap_or_default(), now: RefCell::default() }
+    }
+
+    /// Writes down the layers of this run.
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+        crate::journal::write_if_changed(path, &serde_json::to_vec(&*self.now.borrow())?, 0o644).map(drop)
+    }
+
+    /// Describes a layer, from the list when none of its files has changed since.
+    pub(crate) fn layer(&self, items: impl IntoIterator<Item = Item>) -> Result<Layer> {
+        let mut layer = Layer::unhashed(items);
+        let key = layer.key()?;
+        let found = self.before.get(&key).or(self.now.borrow().get(&key)).cloned();
+        match found {
+            Some((digest, size)) => (layer.digest, layer.size) = (digest, size),
+            None => layer.hash()?,
+        }
+        self.now.borrow_mut().insert(key, (layer.digest.clone(), layer.size));
+        Ok(layer)
+    }
+}
+
 /// Counts and hashes what is written through it.
 struct HashingSink {
     hash: Sha256,
@@ -90,8 +125,8 @@ pub(crate) fn digest(bytes: &[u8]) -> String {
 }
 
 impl Layer {
-    /// Describes a layer: adds the directories above its items and works out its digest.
-    pub(crate) fn new(items: impl IntoIterator<Item = Item>) -> Result<Layer> {
+    /// A layer of these items and the directories above them.
+    fn unhashed(items: impl IntoIterator<Item = Item>) -> Layer {
         let mut all: BTreeSet<Item> = items.into_iter().collect();
         let named: BTreeSet<String> = all.iter().map(|item| item.path.clone()).collect();
         let parents: BTreeSet<String> = named
@@ -101,12 +136,41 @@ impl Layer {
             .filter(|path| !path.is_empty() && !named.contains(path))
             .collect();
         all.extend(parents.into_iter().map(|path| Item { path, mode: 0o755, content: Content::Directory }));
-        let mut layer = Layer { items: all.into_iter().collect(), digest: String::new(), size: 0 };
+        Layer { items: all.into_iter().collect(), digest: String::new(), size: 0 }
+    }
+
+    /// Works out the digest.
+    fn hash(&mut self) -> Result<()> {
         let mut sink = HashingSink { hash: Sha256::new(), size: 0 };
-        layer.write(&mut sink)?;
-        layer.digest = format!("sha256:{}", Hex(&sink.hash.finalize()));
-        layer.size = sink.size;
-        Ok(layer)
+        self.write(&mut sink)?;
+        self.digest = format!("sha256:{}", Hex(&sink.hash.finalize()));
+        self.size = sink.size;
+        Ok(())
+    }
+
+    /// Changes whenever the content may have: files are told by place, size and time.
+    fn key(&self) -> Result<String> {
+        use std::os::unix::fs::MetadataExt;
+        let mut text = String::new();
+        for item in &self.items {
+            let stamp = match &item.content {
+                Content::File(path) => {
+                    let data = std::fs::metadata(path)
+                        .with_context(|| format!("cannot look at {}", path.display()))?;
+                    format!(
+                        "{} {} {} {} {}",
+                        path.display(),
+                        data.len(),
+                        data.mtime(),
+                        data.mtime_nsec(),
+                        data.ino()
+                    )
+                }
+                other => format!("{other:?}"),
+            };
+            text.push_str(&format!("{} {:o} {stamp}\n", item.path, item.mode));
+        }
+        Ok(digest(text.as_bytes()))
     }
 
     fn write(&self, out: &mut impl Write) -> Result<()> {
@@ -280,9 +344,11 @@ mod tests {
 
     #[test]
     fn archive_holds_what_the_manifests_promise() {
-        let base = Layer::new([text("etc/passwd", "root:x:0:0::/:\n")]).unwrap();
-        let one = pack(vec![base.clone(), Layer::new([text("a", "1")]).unwrap()], &Start::default()).unwrap();
-        let two = pack(vec![base, Layer::new([text("a", "2")]).unwrap()], &Start::default()).unwrap();
+        let known = KnownLayers::default();
+        let base = known.layer([text("etc/passwd", "root:x:0:0::/:\n")]).unwrap();
+        let one =
+            pack(vec![base.clone(), known.layer([text("a", "1")]).unwrap()], &Start::default()).unwrap();
+        let two = pack(vec![base, known.layer([text("a", "2")]).unwrap()], &Start::default()).unwrap();
         assert_ne!(one.digest, two.digest);
         let mut bytes = Vec::new();
         write(&[("keelson.local/one:v1".into(), &one), ("keelson.local/two:v1".into(), &two)], &mut bytes)
@@ -308,11 +374,27 @@ mod tests {
 
     #[test]
     fn same_content_has_the_same_digest() {
-        let layer = || Layer::new([text("usr/bin/a", "1"), text("b", "2")]).unwrap();
+        let layer = || KnownLayers::default().layer([text("usr/bin/a", "1"), text("b", "2")]).unwrap();
         assert_eq!(layer().digest, layer().digest);
         assert_eq!(
             layer().items.iter().map(|i| i.path.as_str()).collect::<Vec<_>>(),
             ["b", "usr", "usr/bin", "usr/bin/a"]
         );
+    }
+
+    #[test]
+    fn a_changed_file_is_hashed_again_and_an_unchanged_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, list) = (dir.path().join("program"), dir.path().join("layers.json"));
+        let item = || Item { path: "program".into(), mode: 0o755, content: Content::File(source.clone()) };
+        std::fs::write(&source, "one").unwrap();
+        let known = KnownLayers::read(&list);
+        let first = known.layer([item()]).unwrap();
+        known.write(&list).unwrap();
+        let known = KnownLayers::read(&list);
+        assert_eq!(known.before.len(), 1);
+        assert_eq!(known.layer([item()]).unwrap().digest, first.digest);
+        std::fs::write(&source, "another").unwrap();
+        assert_ne!(known.layer([item()]).unwrap().digest, first.digest);
     }
 }

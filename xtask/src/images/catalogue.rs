@@ -1,8 +1,9 @@
 //! Which images the cluster has, and what is in each.
 
-use super::archive::{Content, Item, Layer, Packed, Start, pack};
+use super::archive::{Content, Item, KnownLayers, Layer, Packed, Start, pack};
 use super::closure;
 use crate::command::{run, which};
+use crate::layout;
 use crate::packages::static_busybox;
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
@@ -66,7 +67,7 @@ fn is_libc(path: &Path) -> bool {
 }
 
 /// The layers of an image of these programs, each with its place in the image.
-fn program_layers(programs: &[(&str, &Path)], extra: Vec<Item>) -> Result<Vec<Layer>> {
+fn program_layers(known: &KnownLayers, programs: &[(&str, &Path)]) -> Result<Vec<Layer>> {
     let mut libraries: Vec<PathBuf> = Vec::new();
     for (_, source) in programs {
         libraries.extend(closure::libraries(source)?);
@@ -87,13 +88,13 @@ fn program_layers(programs: &[(&str, &Path)], extra: Vec<Item>) -> Result<Vec<La
         }
         libc.sort();
         libc.dedup();
-        layers.push(Layer::new(base_items().into_iter().chain(libc.iter().map(place)))?);
+        layers.push(known.layer(base_items().into_iter().chain(libc.iter().map(place)))?);
     } else {
-        layers.push(Layer::new(base_items())?);
+        layers.push(known.layer(base_items())?);
     }
     let own = programs.iter().map(|(path, source)| file(path, source));
-    let own = own.chain(libraries.iter().filter(|path| !is_libc(path)).map(place)).chain(extra);
-    layers.push(Layer::new(own)?);
+    let own = own.chain(libraries.iter().filter(|path| !is_libc(path)).map(place));
+    layers.push(known.layer(own)?);
     Ok(layers)
 }
 
@@ -102,32 +103,32 @@ fn words(list: &[&str]) -> Vec<String> {
 }
 
 /// An image of one of our daemons, started by its name as in upstream's manifests.
-fn daemon(name: &'static str, bin: &Path, tools: &[(&str, &Path)]) -> Result<Image> {
+fn daemon(known: &KnownLayers, name: &'static str, bin: &Path, tools: &[(&str, &Path)]) -> Result<Image> {
     let place = format!("usr/local/bin/{name}");
     let source = bin.join(name);
     let mut programs: Vec<(&str, &Path)> = vec![(&place, &source)];
     programs.extend(tools);
     let start = Start { entrypoint: words(&[name]), env: words(&[PATH_ENV]), ..Start::default() };
-    Ok(Image { name, fixed_tag: None, packed: pack(program_layers(&programs, Vec::new())?, &start)? })
+    Ok(Image { name, fixed_tag: None, packed: pack(program_layers(known, &programs)?, &start)? })
 }
 
-fn pause(bin: &Path) -> Result<Image> {
+fn pause(known: &KnownLayers, bin: &Path) -> Result<Image> {
     let program = bin.join("pause");
     let mut items = vec![file("pause", &program)];
     for library in closure::libraries(&program)? {
         items.push(item(&library.to_string_lossy(), 0o755, Content::File(library.clone())));
     }
     let start = Start { entrypoint: words(&["/pause"]), user: "65535:65535".to_owned(), ..Start::default() };
-    Ok(Image { name: "pause", fixed_tag: None, packed: pack(vec![Layer::new(items)?], &start)? })
+    Ok(Image { name: "pause", fixed_tag: None, packed: pack(vec![known.layer(items)?], &start)? })
 }
 
-fn etcd(program: &Path) -> Result<Image> {
-    let layers = program_layers(&[("usr/local/bin/etcd", program)], Vec::new())?;
+fn etcd(known: &KnownLayers, program: &Path) -> Result<Image> {
+    let layers = program_layers(known, &[("usr/local/bin/etcd", program)])?;
     let start = Start { cmd: words(&["etcd"]), env: words(&[PATH_ENV]), ..Start::default() };
     Ok(Image { name: "etcd", fixed_tag: None, packed: pack(layers, &start)? })
 }
 
-fn busybox() -> Result<Image> {
+fn busybox(known: &KnownLayers) -> Result<Image> {
     let program = static_busybox().context("busybox-static is not installed")?;
     let mut items = base_items();
     items.push(file("bin/busybox", &program));
@@ -141,14 +142,14 @@ fn busybox() -> Result<Image> {
     Ok(Image {
         name: "busybox",
         fixed_tag: Some("stable".to_owned()),
-        packed: pack(vec![Layer::new(items)?], &start)?,
+        packed: pack(vec![known.layer(items)?], &start)?,
     })
 }
 
 /// The example's web server, in two versions, so that there is something to roll out.
-fn hello_web(bin: &Path, version: &str) -> Result<Image> {
+fn hello_web(known: &KnownLayers, bin: &Path, version: &str) -> Result<Image> {
     let program = bin.join("hello-web");
-    let layers = program_layers(&[("usr/local/bin/hello-web", &program)], Vec::new())?;
+    let layers = program_layers(known, &[("usr/local/bin/hello-web", &program)])?;
     let start = Start {
         entrypoint: words(&["hello-web"]),
         env: vec![PATH_ENV.to_owned(), format!("HELLO_VERSION={version}")],
@@ -164,18 +165,21 @@ pub(crate) fn all(bin: &Path, etcd_program: &Path) -> Result<Vec<Image>> {
     let (nft, conntrack) = (tool("nft")?, tool("conntrack")?);
     let nft_tool: (&str, &Path) = ("usr/sbin/nft", &nft);
     let conntrack_tool: (&str, &Path) = ("usr/sbin/conntrack", &conntrack);
-    Ok(vec![
-        pause(bin)?,
-        etcd(etcd_program)?,
-        daemon("kube-apiserver", bin, &[])?,
-        daemon("kube-controller-manager", bin, &[])?,
-        daemon("kube-scheduler", bin, &[])?,
-        daemon("kube-proxy", bin, &[nft_tool, conntrack_tool])?,
-        daemon("pod-network", bin, &[nft_tool])?,
-        busybox()?,
-        hello_web(bin, "v1")?,
-        hello_web(bin, "v2")?,
-    ])
+    let known = &KnownLayers::read(Path::new(layout::KNOWN_LAYERS));
+    let all = vec![
+        pause(known, bin)?,
+        etcd(known, etcd_program)?,
+        daemon(known, "kube-apiserver", bin, &[])?,
+        daemon(known, "kube-controller-manager", bin, &[])?,
+        daemon(known, "kube-scheduler", bin, &[])?,
+        daemon(known, "kube-proxy", bin, &[nft_tool, conntrack_tool])?,
+        daemon(known, "pod-network", bin, &[nft_tool])?,
+        busybox(known)?,
+        hello_web(known, bin, "v1")?,
+        hello_web(known, bin, "v2")?,
+    ];
+    known.write(Path::new(layout::KNOWN_LAYERS))?;
+    Ok(all)
 }
 
 /// The names that templates know the images by, as `${KUBE_PROXY_IMAGE}`.
