@@ -21,9 +21,5 @@ fn main() -> ExitCode {
     let component = Component::new("kube-apiserver")
         .about("The Kubernetes API server: validates and stores objects, and serves them to everybody.")
         .workers(std::thread::available_parallelism().map_or(WORKERS, |cores| cores.get().min(WORKERS)));
-    cli::main(
-        component,
-        |args: Args| Config::new(args),
-        |config, shutdown| kube_apiserver::run(config, shutdown),
-    )
+    cli::main(component, |args: Args| Config::new(args), kube_apiserver::run)
 }

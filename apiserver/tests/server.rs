@@ -65,7 +65,7 @@ impl Server {
         let shutdown = Shutdown::new();
         let stop = shutdown.clone();
         let task = tokio::spawn(async move {
-            kube_apiserver::run::serve(config, listener, stop).await.unwrap();
+            Box::pin(kube_apiserver::run::serve(config, listener, stop)).await.unwrap();
         });
         let mut config = kube::Config::new(format!("https://{address}").parse().unwrap());
         config.accept_invalid_certs = true;

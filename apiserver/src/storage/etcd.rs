@@ -124,8 +124,9 @@ impl Etcd {
                 .with_limit(left)
                 .with_revision(revision)
                 .with_sort(SortTarget::Key, SortOrder::Ascend);
-            let mut response =
-                Box::pin(self.kv.clone().get(from, Some(options))).await.map_err(future_revision(revision))?;
+            let mut response = Box::pin(self.kv.clone().get(from, Some(options)))
+                .await
+                .map_err(future_revision(revision))?;
             let now = response.header().map_or(0, etcd_client::ResponseHeader::revision);
             if let Freshness::NotOlderThan(asked) = query.freshness
                 && now < asked

@@ -43,7 +43,8 @@ impl Leases {
             lease.objects += 1;
             return Ok(lease.id);
         }
-        let granted = Box::pin(self.client.clone().grant(ttl_seconds + REUSE.as_secs().cast_signed(), None)).await?;
+        let granted =
+            Box::pin(self.client.clone().grant(ttl_seconds + REUSE.as_secs().cast_signed(), None)).await?;
         *current =
             Some(Current { id: granted.id(), ttl_seconds, reuse_until: Instant::now() + REUSE, objects: 1 });
         Ok(granted.id())
