@@ -23,6 +23,18 @@ pub(super) fn disks() -> Vec<Check> {
             Err(error) => checks.push(Check::warn(name, format!("{error:#}"), "look at the file system")),
         }
     }
+    // The kubelet's threshold, in upstream's words imagefs.available<15%.
+    match free_percent(nearest(Path::new(layout::KUBELET_ROOT))) {
+        Ok(percent) if percent < 15 => checks.push(Check::warn(
+            "disk pressure",
+            format!("only {percent} % of the disk of {} is free", layout::KUBELET_ROOT),
+            "below 15 % the kubelet reports DiskPressure and no pod is scheduled: make room",
+        )),
+        Ok(percent) => checks.push(Check::ok("disk pressure", format!("{percent} % free"))),
+        Err(error) => {
+            checks.push(Check::warn("disk pressure", format!("{error:#}"), "look at the file system"))
+        }
+    }
     match sync_times(nearest(Path::new(layout::ETCD_DATA)), 30) {
         Ok(times) => checks.push(judge(&times)),
         Err(error) => checks.push(Check::warn("fdatasync", format!("{error:#}"), "look at the file system")),
@@ -39,6 +51,12 @@ fn room(path: &Path) -> Result<u64> {
     let stat = nix::sys::statvfs::statvfs(path)
         .with_context(|| format!("cannot ask for room at {}", path.display()))?;
     Ok(stat.blocks_available() * stat.fragment_size() / (1 << 30))
+}
+
+fn free_percent(path: &Path) -> Result<u64> {
+    let stat = nix::sys::statvfs::statvfs(path)
+        .with_context(|| format!("cannot ask for room at {}", path.display()))?;
+    Ok(stat.blocks_available() * 100 / stat.blocks().max(1))
 }
 
 /// Times of writes as etcd's log makes them: a few KiB appended, then fdatasync.
