@@ -1,3 +1,5 @@
+//! Protobuf bodies against the JSON they stand for, and against bytes that are none.
+
 use bytes::Bytes;
 use prost_reflect::prost::Message as _;
 use prost_reflect::{DynamicMessage, MapKey, MessageDescriptor, Value as Field};
