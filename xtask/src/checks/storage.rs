@@ -23,12 +23,12 @@ pub(super) fn disks() -> Vec<Check> {
             Err(error) => checks.push(Check::warn(name, format!("{error:#}"), "look at the file system")),
         }
     }
-    // The kubelet's threshold, in upstream's words imagefs.available<15%.
+    // The kubelet's threshold, in upstream's words nodefs.available<10%.
     match free_percent(nearest(Path::new(layout::KUBELET_ROOT))) {
-        Ok(percent) if percent < 15 => checks.push(Check::warn(
+        Ok(percent) if percent < 10 => checks.push(Check::warn(
             "disk pressure",
             format!("only {percent} % of the disk of {} is free", layout::KUBELET_ROOT),
-            "below 15 % the kubelet reports DiskPressure and no pod is scheduled: make room",
+            "below 10 % the kubelet reports DiskPressure and no pod is scheduled: make room",
         )),
         Ok(percent) => checks.push(Check::ok("disk pressure", format!("{percent} % free"))),
         Err(error) => {
