@@ -41,7 +41,7 @@ pub struct Args {
     /// Labels to add when registering the node in the cluster, key=value separated by commas.
     #[arg(long, value_parser = flag::key_values)]
     node_labels: Option<BTreeMap<String, String>>,
-    /// Register the node with the given list of taints (<key>=<value>:<effect>, comma separated).
+    /// Register the node with the given list of taints (`<key>=<value>:<effect>`, comma separated).
     #[arg(long, value_delimiter = ',')]
     register_with_taints: Vec<String>,
     /// Register the node with the apiserver.

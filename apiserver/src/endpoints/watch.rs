@@ -1,6 +1,6 @@
 //! Watches: a stream of JSON events, from a revision on or from the present state.
 //!
-//! Selectors turn changes of what they see into ADDED and DELETED ([`classify`]). Upstream:
+//! Selectors turn changes of what they see into ADDED and DELETED (`classify`). Upstream:
 //! `endpoints/handlers/watch.go`, `etcd3/watcher.go`, KEP-3157 (initial events).
 
 use std::collections::VecDeque;

@@ -77,12 +77,12 @@ impl ObjectCache {
         self.client.as_ref()
     }
 
-    /// A ConfigMap as it was at most [`TTL`] ago.
+    /// A ConfigMap as it was at most `TTL` ago.
     pub async fn config_map(&self, namespace: &str, name: &str) -> Result<Arc<ConfigMap>, ObjectError> {
         self.get(&self.config_maps, "configmap", namespace, name).await
     }
 
-    /// A Secret as it was at most [`TTL`] ago.
+    /// A Secret as it was at most `TTL` ago.
     pub async fn secret(&self, namespace: &str, name: &str) -> Result<Arc<Secret>, ObjectError> {
         self.get(&self.secrets, "secret", namespace, name).await
     }

@@ -16,7 +16,7 @@ pub(crate) struct PodCells {
     pub(crate) status: String,
     /// "3 (5m ago)".
     pub(crate) restarts: String,
-    /// "0/1", or "<none>" without readiness gates.
+    /// "0/1", or `<none>` without readiness gates.
     pub(crate) readiness_gates: String,
 }
 
