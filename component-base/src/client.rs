@@ -6,6 +6,7 @@
 //! and there is no compression and no client-side rate limit. Requests answered 429 or 503 with a Retry-After
 //! header are retried as client-go does; other failures are the caller's.
 
+mod first_alone;
 mod identity;
 pub mod raw;
 mod retry;
@@ -122,6 +123,6 @@ pub fn from_config(mut config: Config, component: &str) -> Result<Client, Client
         .option_layer(config.auth_layer().map_err(credentials)?)
         .layer(config.extra_headers_layer().map_err(credentials)?)
         .map_err(tower::BoxError::from)
-        .service(http);
+        .service(first_alone::FirstAlone::new(http));
     Ok(Client::new(service, config.default_namespace))
 }

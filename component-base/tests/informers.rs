@@ -154,7 +154,6 @@ async fn informers_of_a_process_share_a_connection() -> Result<()> {
     for informer in &informers {
         assert!(informer.wait_synced().await);
     }
-    // The first requests race for a connection; the ones that lose close theirs.
     eventually("connections of ten informers", 1, async || server.proxy.open()).await;
     shutdown.cancel();
     Ok(())
