@@ -23,7 +23,8 @@ async fn bad_bodies_are_refused() {
         ("application/json", r#"{"metadata":{"name":"a","labels":{"x":"not valid!"}}}"#, 422),
         ("application/yaml", "a: [", 400),
         ("text/plain", "{}", 415),
-        ("application/vnd.kubernetes.protobuf", "k8s", 415),
+        ("application/vnd.kubernetes.protobuf", "k8s", 400),
+        ("application/cbor", "\u{a0}", 415),
     ] {
         let answer = server
             .call("POST", CONFIG_MAPS, &[("content-type", content_type)], body.as_bytes().to_vec())
