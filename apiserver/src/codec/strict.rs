@@ -126,6 +126,10 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for StrictDeserializer<'_, D> 
         name: &'static str,
         visitor: V,
     ) -> Result<V::Value, D::Error> {
+        if name == "Quantity" {
+            let text = quantity(self.inner)?;
+            return visitor.visit_newtype_struct(serde::de::value::StringDeserializer::new(text));
+        }
         self.inner.deserialize_newtype_struct(name, StrictVisitor { inner: visitor, tracker: self.tracker })
     }
 
@@ -424,6 +428,21 @@ impl<'de, S: DeserializeSeed<'de>> Visitor<'de> for KeySeed<'_, S> {
     }
 }
 
+/// The text of a quantity, which may stand there as a number too (`cpu: 1`). Upstream refuses a bad one while it
+/// decodes, so that is a bad request and not an invalid object.
+fn quantity<'de, D: Deserializer<'de>>(de: D) -> Result<String, D::Error> {
+    let text = match <serde_json::Value as serde::Deserialize>::deserialize(de)? {
+        serde_json::Value::String(text) => text,
+        serde_json::Value::Number(number) => number.to_string(),
+        serde_json::Value::Null => "0".to_owned(),
+        other => return Err(serde::de::Error::custom(format!("cannot unmarshal {other} into a quantity"))),
+    };
+    match apimachinery::quantity::Quantity::parse(&text) {
+        Ok(_) => Ok(text),
+        Err(error) => Err(serde::de::Error::custom(error)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::decode;
@@ -471,5 +490,24 @@ mod tests {
         assert_eq!(problems::<ConfigMap>(json), [""; 0]);
         let map: ConfigMap = decode(br#"{"data":{"k":"1","k":"2"}}"#, None).unwrap();
         assert_eq!(map.data.unwrap()["k"], "2");
+    }
+
+    #[test]
+    fn quantities_may_be_numbers_and_bad_ones_are_not_decoded() {
+        let limits = |value: &str| {
+            let body = format!(
+                r#"{{"kind":"ResourceQuota","apiVersion":"v1","metadata":{{}},"spec":{{"hard":{{"cpu":{value}}}}}}}"#
+            );
+            crate::codec::decode_json::<k8s_openapi::api::core::v1::ResourceQuota>(body.as_bytes(), None)
+                .map(|quota| quota.spec.and_then(|s| s.hard).unwrap_or_default()["cpu"].0.clone())
+                .map_err(|error| (error.code(), error.to_string()))
+        };
+        assert_eq!(limits("2"), Ok("2".to_owned()));
+        assert_eq!(limits("0.5"), Ok("0.5".to_owned()));
+        assert_eq!(limits("\"1Gi\""), Ok("1Gi".to_owned()));
+        let (code, text) = limits("\"much\"").expect_err("refused");
+        assert_eq!(code, 400);
+        assert!(text.contains("quantities must match the regular expression"), "{text}");
+        assert!(limits("[1]").is_err() && limits("true").is_err());
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Upstream: `endpoints/handlers/{create,update,rest}.go`.
 
+use std::time::Duration;
+
 use apimachinery::status::ApiError;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -18,8 +20,33 @@ use crate::request::RequestContext;
 /// Upstream's limit of a request body.
 pub const MAX_BODY: usize = 3 * 1024 * 1024;
 
+/// What is still read, and thrown away, of a body that is too large: clients read an answer only after they have
+/// sent theirs.
+const MAX_DRAINED: usize = 16 * 1024 * 1024;
+/// How long that may take.
+const DRAIN_TIME: Duration = Duration::from_secs(5);
+
 /// The whole body, or 413.
 pub async fn read(mut body: Incoming) -> Result<Bytes, ApiError> {
+    let result = read_bounded(&mut body).await;
+    if matches!(&result, Err(error) if error.code() == 413) {
+        // A client that is too slow or sends too much finds its stream reset.
+        let _ = tokio::time::timeout(DRAIN_TIME, drain(body)).await;
+    }
+    result
+}
+
+async fn drain(mut body: Incoming) {
+    let mut drained = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        drained += frame.data_ref().map_or(0, Bytes::len);
+        if drained > MAX_DRAINED {
+            return;
+        }
+    }
+}
+
+async fn read_bounded(body: &mut Incoming) -> Result<Bytes, ApiError> {
     let too_large = || ApiError::request_entity_too_large(format!("limit is {MAX_BODY}"));
     if body.size_hint().lower() > MAX_BODY as u64 {
         return Err(too_large());
