@@ -8,11 +8,12 @@ use std::process::Stdio;
 
 pub(crate) fn logs(cluster: &Cluster) -> Result<()> {
     let ns = cluster.namespace("logs")?;
+    // The runtime reads both streams side by side: only the pause puts one after the other.
     ns.apply(
         r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "talker"}, "spec": {
             "terminationGracePeriodSeconds": 0,
             "containers": [{"name": "talker", "image": "keelson.local/busybox:stable", "command": ["sh", "-c",
-            "for i in 1 2 3 4 5; do echo line $i; done; echo trouble >&2; while true; do sleep 1; echo tick; done"]}]}}"#,
+            "for i in 1 2 3 4 5; do echo line $i; done; sleep 1; echo trouble >&2; while true; do sleep 1; echo tick; done"]}]}}"#,
     )?;
     eventually("the log's first lines", PATIENCE, || {
         let text = ns.kubectl(&["logs", "talker"])?;
