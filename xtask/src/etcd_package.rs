@@ -154,6 +154,9 @@ mod tests {
     fn mirrors_are_read_from_both_formats() {
         let text = "Types: deb\n# http://snapshot.example.org/debian/2025\nURIs: http://mirror.example.com/debian\n\
                     deb https://packages.example.org/apt main\ndeb [signed-by=/k] https://mirror.example.org/debian/ bookworm main\n";
-        assert_eq!(mirrors_in(text), ["http://mirror.example.com/debian", "https://mirror.example.org/debian"]);
+        assert_eq!(
+            mirrors_in(text),
+            ["http://mirror.example.com/debian", "https://mirror.example.org/debian"]
+        );
     }
 }
