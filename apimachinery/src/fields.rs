@@ -64,7 +64,7 @@ impl Selector {
     }
 
     /// Whether an object is selected; `get` gives a field's value, `None` counting as empty.
-    pub fn matches(&self, get: impl Fn(&str) -> Option<String>) -> bool {
+    pub fn matches<'a>(&self, get: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.requirements.iter().all(|r| (get(&r.field).unwrap_or_default() == r.value) == r.equals)
     }
 
@@ -154,8 +154,8 @@ mod tests {
     #[test]
     fn terms_are_parsed_and_matched() {
         let get = |field: &str| match field {
-            "metadata.name" => Some("a,b=c\\".to_owned()),
-            "status.phase" => Some("Running".to_owned()),
+            "metadata.name" => Some("a,b=c\\"),
+            "status.phase" => Some("Running"),
             _ => None,
         };
         for (text, want) in [

@@ -232,15 +232,17 @@ impl Selector {
 
     /// Whether an object with these labels is selected.
     pub fn matches(&self, labels: &Set) -> bool {
-        !self.nothing && self.requirements.iter().all(|r| r.matches(labels.get(&r.key).map(String::as_str)))
+        self.matches_by(|key| labels.get(key).map(String::as_str))
+    }
+
+    /// As [`Self::matches`], for labels that `get` looks up.
+    pub fn matches_by<'a>(&self, get: impl Fn(&str) -> Option<&'a str>) -> bool {
+        !self.nothing && self.requirements.iter().all(|r| r.matches(get(&r.key)))
     }
 
     /// As [`Self::matches`], for labels that may be missing altogether.
     pub fn matches_opt(&self, labels: Option<&Set>) -> bool {
-        match labels {
-            Some(labels) => self.matches(labels),
-            None => !self.nothing && self.requirements.iter().all(|r| r.matches(None)),
-        }
+        self.matches_by(|key| labels?.get(key).map(String::as_str))
     }
 
     /// True when every object is selected.

@@ -36,6 +36,9 @@ pub struct Args {
     /// The media type to use to store objects in storage: application/json only, so far.
     #[arg(long, default_value = "application/json")]
     pub storage_media_type: String,
+    /// Enable watch caching in the apiserver.
+    #[arg(long, default_value_t = true)]
+    pub watch_cache: bool,
     /// Amount of time to retain events.
     #[arg(long, default_value = "1h0m0s", value_parser = flag::duration)]
     pub event_ttl: Duration,

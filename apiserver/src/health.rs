@@ -24,6 +24,8 @@ enum Check {
     Etcd,
     /// Bootstrap objects are there.
     Bootstrapped,
+    /// The watch cache holds what etcd holds.
+    Storage,
     /// The server is not going down.
     Shutdown,
 }
@@ -38,6 +40,7 @@ const READYZ: &[(&str, Check)] = &[
     ("ping", Check::Ping),
     ("etcd", Check::Etcd),
     ("etcd-readiness", Check::Etcd),
+    ("poststarthook/storage-readiness", Check::Storage),
     ("poststarthook/rbac/bootstrap-roles", Check::Bootstrapped),
     ("shutdown", Check::Shutdown),
 ];
@@ -117,6 +120,8 @@ impl Health {
             },
             Check::Bootstrapped if self.bootstrapped.load(Ordering::Acquire) => Ok(()),
             Check::Bootstrapped => Err("not finished".to_owned()),
+            Check::Storage if self.storage.is_ready() => Ok(()),
+            Check::Storage => Err("the watch cache is not filled yet".to_owned()),
             Check::Shutdown if self.shutdown.is_cancelled() => Err("process is shutting down".to_owned()),
             Check::Shutdown => Ok(()),
         }

@@ -82,8 +82,12 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Shutdown) ->
     let registry = Registry::new();
     let storage_metrics = StorageMetrics::default();
     storage_metrics.register(&registry);
-    let storage = Storage::connect(&config.etcd, storage_metrics).await?;
-    let store = Store::new(storage.clone(), Resources::new(registry::all::all()), config.event_ttl_seconds);
+    let resources = Resources::new(registry::all::all());
+    let mut storage = Storage::connect(&config.etcd, storage_metrics).await?;
+    if config.args.watch_cache {
+        storage = storage.with_cache(&resources, &registry, shutdown.clone());
+    }
+    let store = Store::new(storage.clone(), resources, config.event_ttl_seconds);
     let lookup: Arc<dyn Lookup> = Arc::new(CachedLookup::start(Arc::clone(&store), &shutdown));
     let (enable, disable) = (&config.args.enable_admission_plugins, &config.args.disable_admission_plugins);
     let mut plugins: Vec<Box<dyn Plugin>> =

@@ -14,7 +14,8 @@ use crate::admission::Chain;
 use crate::allocation::Allocator;
 use crate::registry::resources::Resources;
 use crate::registry::{KubeObject, Object, Resource, ResourceInfo};
-use crate::storage::{Freshness, ListQuery, Page, Storage, StorageError, Stored, encoded};
+use crate::selection::{Selection, selectable_of};
+use crate::storage::{Freshness, Interest, ListQuery, Page, Storage, StorageError, Stored, Write, encoded};
 
 mod create;
 mod delete;
@@ -33,6 +34,13 @@ pub struct Saved {
     pub revision: i64,
     /// Whether this write made the object.
     pub created: bool,
+}
+
+/// The state of an object that a write starts from.
+struct Current {
+    stored: Option<Arc<Stored>>,
+    /// Whether etcd itself has told it since the request came.
+    fresh: bool,
 }
 
 /// What writes pass through besides the strategy.
@@ -136,10 +144,10 @@ impl Store {
         }
     }
 
-    /// One stored object; 404 if there is none.
-    pub async fn get_stored(&self, target: Target<'_>) -> Result<Stored, ApiError> {
+    /// One stored object, as of now; 404 if there is none.
+    pub async fn get_stored(&self, target: Target<'_>) -> Result<Arc<Stored>, ApiError> {
         let key = self.key(target.info(), target.namespace, target.name);
-        let (stored, _) = self.storage.get(&key).await.map_err(api_error)?;
+        let (stored, _) = self.storage.get(&key, Freshness::Consistent).await.map_err(api_error)?;
         stored.ok_or_else(|| target.not_found())
     }
 
@@ -159,23 +167,26 @@ impl Store {
     /// All objects of a known type, in one namespace or in all (`""`), consistently.
     pub async fn list_as<K: KubeObject>(&self, namespace: &str) -> Result<(Vec<K>, i64), ApiError> {
         let resource = self.resources.of::<K>()?;
-        let page = self.list_page(resource.info(), namespace, None, Freshness::Consistent, 0).await?;
+        let page = self.list_all(resource.info(), namespace).await?;
         let items = page.items.iter().map(|stored| decode_as(resource, stored)).collect::<Result<_, _>>()?;
         Ok((items, page.revision))
     }
 
-    /// One page of a resource, in key order.
-    pub async fn list_page(
+    /// All stored objects of a resource, in one namespace or in all (`""`), as of now, in key order.
+    pub async fn list_all(&self, info: &ResourceInfo, namespace: &str) -> Result<Page, ApiError> {
+        let prefix = self.prefix(info, namespace);
+        self.storage.list(&ListQuery::all(&prefix)).await.map_err(api_error)
+    }
+
+    /// What a watch of a resource, in one namespace or in all (`""`), shows.
+    pub fn interest(
         &self,
         info: &ResourceInfo,
         namespace: &str,
-        start_after: Option<&str>,
-        freshness: Freshness,
-        limit: usize,
-    ) -> Result<Page, ApiError> {
-        let prefix = self.prefix(info, namespace);
-        let query = ListQuery { prefix: &prefix, start_after, freshness, limit };
-        self.storage.list(&query).await.map_err(api_error)
+        selection: Selection,
+    ) -> Result<Interest, ApiError> {
+        let resource = self.resources.shared_of(info)?;
+        Ok(Interest { prefix: self.prefix(info, namespace), resource, selection })
     }
 
     fn saved(
@@ -199,8 +210,32 @@ impl Store {
         resource.encode_stored(object).map(Bytes::from).map_err(ApiError::internal)
     }
 
-    fn ttl(&self, info: &ResourceInfo) -> Option<i64> {
-        info.expires.then_some(self.event_ttl_seconds)
+    /// The write of an object that has been encoded to `value`.
+    fn put(&self, resource: &dyn Resource, object: &dyn Object, value: &Bytes) -> Write {
+        let info = resource.info();
+        // The cache keeps what selectors need in the terms of the stored kind.
+        let selectable = (!info.converted).then(|| selectable_of(resource, object));
+        let ttl_seconds = info.expires.then_some(self.event_ttl_seconds);
+        Write::Put { value: value.clone(), ttl_seconds, selectable }
+    }
+
+    /// The state that a write starts from: the cache's, unless it is found out to be old.
+    async fn current(&self, key: &str) -> Result<Current, ApiError> {
+        let (stored, _) = self.storage.get(key, Freshness::Any).await.map_err(api_error)?;
+        Ok(Current { stored, fresh: !self.storage.is_cached(key) })
+    }
+
+    /// Whether `current` is what etcd has; if not, it becomes that. A write that fails, or would change nothing, must not
+    /// do so because the cache was behind.
+    async fn confirm(&self, key: &str, current: &mut Current) -> Result<bool, ApiError> {
+        if current.fresh {
+            return Ok(true);
+        }
+        let (stored, _) = self.storage.get(key, Freshness::Consistent).await.map_err(api_error)?;
+        let revision = |stored: &Option<Arc<Stored>>| stored.as_ref().map(|stored| stored.revision);
+        let same = revision(&stored) == revision(&current.stored);
+        *current = Current { stored, fresh: true };
+        Ok(same)
     }
 }
 
@@ -240,6 +275,9 @@ fn decode_as<K: KubeObject>(resource: &dyn Resource, stored: &Stored) -> Result<
 pub fn api_error(error: StorageError) -> ApiError {
     match error {
         StorageError::Compacted => ApiError::expired("The resourceVersion for the provided list is too old."),
+        error @ (StorageError::TooOld { .. } | StorageError::TooSlow { .. }) => {
+            ApiError::expired(error.to_string())
+        }
         StorageError::FutureRevision { asked, current } => {
             ApiError::too_large_resource_version(asked.unsigned_abs(), current.unsigned_abs(), 1)
         }

@@ -78,13 +78,13 @@ async fn health_version_and_metrics_answer() {
     assert!(server.get("/readyz?verbose").await.text.contains("[+]etcd ok\n"));
     server.get("/readyz/unknown").await.expect(404);
     assert_eq!(server.get("/version").await.expect(200)["major"], "1");
-    server.get("/api/v1/pods").await.expect(200);
+    server.config_map("counted", &serde_json::json!({})).await;
     let metrics = server.get("/metrics").await.text;
     for wanted in [
         "apiserver_request_total{",
         "apiserver_request_duration_seconds_bucket",
         "apiserver_current_inflight_requests",
-        "etcd_request_duration_seconds_bucket{le=\"0.005\",operation=\"list\",type=\"pods\"}",
+        "etcd_request_duration_seconds_bucket{le=\"0.005\",operation=\"create\",type=\"configmaps\"}",
     ] {
         assert!(metrics.contains(wanted), "{wanted}\n{metrics}");
     }

@@ -1,5 +1,6 @@
 //! An API server on a free loopback port, and a client that shows answers as they are.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{Args as _, Command, FromArgMatches};
@@ -19,7 +20,7 @@ use tokio::task::JoinHandle;
 /// The server; everything ends when it is dropped.
 pub(crate) struct Server {
     pub(crate) client: Client,
-    pub(crate) etcd: Etcd,
+    pub(crate) etcd: Arc<Etcd>,
     shutdown: Shutdown,
     task: JoinHandle<()>,
     _directory: TempDir,
@@ -47,9 +48,20 @@ impl Answer {
 }
 
 impl Server {
+    /// A server over an etcd of its own.
     pub(crate) async fn start() -> Self {
+        Self::start_on(Arc::new(Etcd::start().unwrap()), true).await
+    }
+
+    /// One server that reads from its watch cache and one that reads from etcd: what they answer must be the same.
+    pub(crate) async fn cached_and_direct() -> [Self; 2] {
+        let etcd = || Arc::new(Etcd::start().unwrap());
+        [Self::start_on(etcd(), true).await, Self::start_on(etcd(), false).await]
+    }
+
+    /// A server over an etcd that may have others.
+    pub(crate) async fn start_on(etcd: Arc<Etcd>, watch_cache: bool) -> Self {
         component_base::tls::install_crypto_provider();
-        let etcd = Etcd::start().unwrap();
         let directory = tempfile::tempdir().unwrap();
         let flags = [
             format!("--etcd-servers={}", etcd.endpoint()),
@@ -59,7 +71,8 @@ impl Server {
         ];
         let command = Args::augment_args(Command::new("kube-apiserver").no_binary_name(true));
         let matches = command.try_get_matches_from(flags).unwrap();
-        let config = Config::new(Args::from_arg_matches(&matches).unwrap()).unwrap();
+        let args = Args { watch_cache, ..Args::from_arg_matches(&matches).unwrap() };
+        let config = Config::new(args).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = Shutdown::new();
@@ -74,8 +87,20 @@ impl Server {
         let client = Client::try_from(config).unwrap();
         let server = Self { client, etcd, shutdown, task, _directory: directory };
         server.wait_ready().await;
-        server.post("/api/v1/namespaces", &json!({"metadata": {"name": "test"}})).await.expect(201);
+        let made = server.post("/api/v1/namespaces", &json!({"metadata": {"name": "test"}})).await;
+        assert!(matches!(made.status.as_u16(), 201 | 409), "{}", made.text);
         server
+    }
+
+    /// Compacts etcd as API servers do.
+    pub(crate) async fn compact(&self, revision: i64) {
+        let mut etcd = etcd_client::Client::connect([self.etcd.endpoint()], None).await.unwrap();
+        let noted = etcd.put("compact_rev_key", revision.to_string(), None).await.unwrap();
+        etcd.compact(revision, None).await.unwrap();
+        // The caches hear of it before a fresh read is answered.
+        let after = noted.header().unwrap().revision();
+        self.get(&format!("{CONFIG_MAPS}?limit=1&resourceVersionMatch=NotOlderThan&resourceVersion={after}"))
+            .await;
     }
 
     async fn wait_ready(&self) {

@@ -13,7 +13,7 @@ use k8s_openapi::api::networking::v1::{ServiceCIDR, ServiceCIDRSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use crate::storage::{Commit, Write};
+use crate::storage::{Commit, Freshness, Write};
 use crate::store::{Store, api_error};
 
 /// Port of the Service.
@@ -68,11 +68,11 @@ impl KubernetesService {
     /// Writes the default ServiceCIDR if there is none. The resource itself is not served yet, so it goes straight to its key.
     pub(super) async fn ensure_range(&self, store: &Store) -> Result<(), ApiError> {
         let key = store.storage().key("servicecidrs/kubernetes");
-        if store.storage().get(&key).await.map_err(api_error)?.0.is_some() {
+        if store.storage().get(&key, Freshness::Consistent).await.map_err(api_error)?.0.is_some() {
             return Ok(());
         }
         let value = serde_json::to_vec(&self.service_cidr()).map_err(ApiError::internal)?;
-        let write = Write::Put { value: value.into(), ttl_seconds: None };
+        let write = Write::Put { value: value.into(), ttl_seconds: None, selectable: None };
         // Losing against another API server is as good as winning.
         store
             .storage()

@@ -87,8 +87,8 @@ impl ServiceEndpoints {
         lease.metadata = ObjectMeta { name: Some(self.address.to_string()), ..ObjectMeta::default() };
         let value = serde_json::to_vec(&lease).map_err(ApiError::internal)?;
         let key = self.key();
-        let (current, _) = self.store.storage().get(&key).await.map_err(api_error)?;
-        let write = Write::Put { value: value.into(), ttl_seconds: Some(LEASE_SECONDS) };
+        let (current, _) = self.store.storage().get(&key, Freshness::Consistent).await.map_err(api_error)?;
+        let write = Write::Put { value: value.into(), ttl_seconds: Some(LEASE_SECONDS), selectable: None };
         let expected = current.map_or(0, |stored| stored.revision);
         let commit = Commit { key: &key, expected, write, side: &[] };
         match self.store.storage().commit(&commit).await.map_err(api_error)? {
@@ -108,7 +108,9 @@ impl ServiceEndpoints {
 
     async fn leave(&self) -> Result<(), ApiError> {
         let key = self.key();
-        if let (Some(stored), _) = self.store.storage().get(&key).await.map_err(api_error)? {
+        if let (Some(stored), _) =
+            self.store.storage().get(&key, Freshness::Consistent).await.map_err(api_error)?
+        {
             let commit = Commit { key: &key, expected: stored.revision, write: Write::Delete, side: &[] };
             self.store.storage().commit(&commit).await.map_err(api_error)?;
         }
@@ -119,9 +121,7 @@ impl ServiceEndpoints {
 
     async fn servers(&self) -> Result<Vec<IpAddr>, ApiError> {
         let prefix = self.store.storage().key("masterleases/");
-        let query =
-            ListQuery { prefix: &prefix, start_after: None, freshness: Freshness::Consistent, limit: 0 };
-        let page = self.store.storage().list(&query).await.map_err(api_error)?;
+        let page = self.store.storage().list(&ListQuery::all(&prefix)).await.map_err(api_error)?;
         let mut servers: Vec<IpAddr> =
             page.items.iter().filter_map(|stored| stored.name().parse().ok()).collect();
         servers.sort();

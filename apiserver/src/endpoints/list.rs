@@ -2,6 +2,8 @@
 //!
 //! Upstream: `endpoints/handlers/get.go` and `etcd3.store.GetList`.
 
+use std::sync::Arc;
+
 use apimachinery::status::ApiError;
 use http::{Response, StatusCode};
 
@@ -12,11 +14,8 @@ use super::table::{self, IncludeObject};
 use super::{Call, negotiation, respond};
 use crate::body::Body;
 use crate::selection::Selection;
-use crate::storage::{Freshness, ListQuery, StorageError, Stored};
+use crate::storage::{Freshness, ListQuery, Selected, StorageError, Stored};
 use crate::store::api_error;
-
-/// The least that is read from storage for a page that a selector thins out.
-const MIN_READ: usize = 500;
 
 pub async fn list(call: Call<'_>) -> Result<Response<Body>, ApiError> {
     let accepted = negotiation::accept(call.headers)?;
@@ -36,8 +35,8 @@ pub async fn collect(
     call: Call<'_>,
     options: &ListOptions,
     selection: &Selection,
-) -> Result<(ListMetadata, Vec<Stored>), ApiError> {
-    let (store, info) = (&call.api.store, call.target.info());
+) -> Result<(ListMetadata, Vec<Arc<Stored>>), ApiError> {
+    let (store, info, resource) = (&call.api.store, call.target.info(), call.target.resource);
     // One object by name needs no range.
     if let Some(name) = selection.single_name()
         && (!info.namespaced || !call.target.namespace.is_empty())
@@ -45,64 +44,34 @@ pub async fn collect(
         && !matches!(options.freshness(), Freshness::Exact(_))
     {
         let key = store.key(info, call.target.namespace, name);
-        let (stored, revision) = store.storage().get(&key).await.map_err(api_error)?;
-        let mut items = Vec::new();
-        if let Some(stored) = stored
-            && selection.matches(call.target.resource, &stored.key, &stored.value)?
-        {
-            items.push(stored);
-        }
+        let (stored, revision) = store.storage().get(&key, options.freshness()).await.map_err(api_error)?;
+        let items = stored.into_iter().filter(|stored| selection.matches(resource, stored)).collect();
         return Ok((ListMetadata { revision, ..ListMetadata::default() }, items));
     }
 
     let prefix = store.prefix(info, call.target.namespace);
-    let mut freshness = options.freshness();
-    let mut start_after = options.continue_token.as_ref().map(|token| format!("{prefix}{}", token.last()));
-    let everything = selection.is_everything();
-    let mut items: Vec<Stored> = Vec::new();
-    loop {
-        let left = options.limit.saturating_sub(items.len());
-        let limit = match options.limit {
-            0 => 0,
-            _ if everything => left,
-            _ => left.max(MIN_READ),
-        };
-        let query = ListQuery { prefix: &prefix, start_after: start_after.as_deref(), freshness, limit };
-        let page = match store.storage().list(&query).await {
-            Ok(page) => page,
-            Err(StorageError::Compacted) => return Err(expired(options.continue_token.as_ref())?),
-            Err(error) => return Err(api_error(error)),
-        };
-        let read_last = page.items.last().map(|stored| stored.key.clone());
-        let mut cut = false;
-        if everything {
-            items.extend(page.items);
-        } else {
-            for stored in page.items {
-                if options.limit != 0 && items.len() == options.limit {
-                    cut = true;
-                    break;
-                }
-                if selection.matches(call.target.resource, &stored.key, &stored.value)? {
-                    items.push(stored);
-                }
-            }
-        }
-        let full = options.limit != 0 && items.len() >= options.limit;
-        let mut metadata = ListMetadata { revision: page.revision, ..ListMetadata::default() };
-        if full && (page.more || cut) {
-            let last = items.last().map(|stored| stored.key.as_str()).unwrap_or_default();
-            let last = last.strip_prefix(prefix.as_str()).unwrap_or(last);
-            metadata.continue_token = Some(ContinueToken::after(last, page.revision).encode()?);
-            metadata.remaining = everything.then_some(page.remaining);
-            return Ok((metadata, items));
-        }
-        if !page.more || options.limit == 0 {
-            return Ok((metadata, items));
-        }
-        freshness = Freshness::Exact(page.revision);
-        start_after = read_last;
+    let start_after = options.continue_token.as_ref().map(|token| format!("{prefix}{}", token.last()));
+    let query = ListQuery {
+        prefix: &prefix,
+        start_after: start_after.as_deref(),
+        freshness: options.freshness(),
+        limit: options.limit,
+        selected: (!selection.is_everything()).then_some(Selected { resource, selection }),
+    };
+    let page = match store.storage().list(&query).await {
+        Ok(page) => page,
+        Err(StorageError::Compacted) => return Err(expired(options.continue_token.as_ref())?),
+        Err(error) => return Err(api_error(error)),
+    };
+    let mut metadata = ListMetadata { revision: page.revision, ..ListMetadata::default() };
+    if page.more
+        && let Some(last) = page.items.last()
+    {
+        let last = last.key.strip_prefix(prefix.as_str()).unwrap_or(&last.key);
+        metadata.continue_token = Some(ContinueToken::after(last, page.revision).encode()?);
+        metadata.remaining = page.remaining;
     }
+    Ok((metadata, page.items))
 }
 
 /// 410, with a token that continues from the present state if the client accepts an inconsistent list.

@@ -297,7 +297,8 @@ impl ListOptions {
             return token.revision().map_or(Freshness::Consistent, Freshness::Exact);
         }
         match self.resource_version {
-            ResourceVersion::Unset | ResourceVersion::Any => Freshness::Consistent,
+            ResourceVersion::Unset => Freshness::Consistent,
+            ResourceVersion::Any => Freshness::Any,
             ResourceVersion::At(revision) if self.exact => Freshness::Exact(revision),
             // What a version with a limit meant before resourceVersionMatch was there.
             ResourceVersion::At(revision) if self.limit > 0 && !self.matching => Freshness::Exact(revision),
@@ -318,7 +319,7 @@ mod tests {
     fn freshness_follows_version_and_match() {
         for (query, want) in [
             ("", Freshness::Consistent),
-            ("resourceVersion=0", Freshness::Consistent),
+            ("resourceVersion=0", Freshness::Any),
             ("resourceVersion=7", Freshness::NotOlderThan(7)),
             ("resourceVersion=7&resourceVersionMatch=Exact", Freshness::Exact(7)),
             ("resourceVersion=7&limit=2", Freshness::Exact(7)),

@@ -2,6 +2,8 @@
 //!
 //! Upstream: `endpoints/handlers/{response,responsewriters}`.
 
+use std::sync::Arc;
+
 use apimachinery::status::ApiError;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream;
@@ -67,7 +69,7 @@ pub fn stored(
     stored: &Stored,
 ) -> Result<Response<Body>, ApiError> {
     let body = match accepted.shape {
-        Shape::Object if resource.info().converted => converted(resource, stored)?,
+        Shape::Object if resource.info().converted => converted(resource, stored, stored.revision)?,
         Shape::Object => encoded::with_revision(&stored.value, stored.revision),
         Shape::Metadata => partial_metadata(&stored.value, stored.revision)?,
         Shape::Table => {
@@ -94,8 +96,8 @@ pub fn saved(
 }
 
 /// An object whose stored form is not the served one.
-pub fn converted(resource: &dyn Resource, stored: &Stored) -> Result<Bytes, ApiError> {
-    let object = crate::store::decode(resource, &stored.value, stored.revision)?;
+pub fn converted(resource: &dyn Resource, stored: &Stored, revision: i64) -> Result<Bytes, ApiError> {
+    let object = crate::store::decode(resource, &stored.value, revision)?;
     object.to_json().map(Bytes::from).map_err(ApiError::internal)
 }
 
@@ -152,7 +154,7 @@ pub fn list(
     resource: &dyn Resource,
     accepted: Accepted,
     metadata: &ListMetadata,
-    items: Vec<Stored>,
+    items: Vec<Arc<Stored>>,
 ) -> Result<Response<Body>, ApiError> {
     let info = resource.info();
     let (kind, api_version) = match accepted.shape {
@@ -161,10 +163,11 @@ pub fn list(
         Shape::Table => return Err(ApiError::internal("tables are rendered elsewhere")),
     };
     let mut items = if accepted.shape == Shape::Metadata {
-        let partial = |stored: &Stored| Ok(Item::Ready(partial_metadata(&stored.value, stored.revision)?));
+        let partial =
+            |stored: &Arc<Stored>| Ok(Item::Ready(partial_metadata(&stored.value, stored.revision)?));
         items.iter().map(partial).collect::<Result<Vec<_>, ApiError>>()?
     } else if info.converted {
-        let ready = |stored: &Stored| Ok(Item::Ready(converted(resource, stored)?));
+        let ready = |stored: &Arc<Stored>| Ok(Item::Ready(converted(resource, stored, stored.revision)?));
         items.iter().map(ready).collect::<Result<Vec<_>, ApiError>>()?
     } else {
         items.into_iter().map(Item::Stored).collect()
@@ -211,7 +214,7 @@ pub fn list(
 
 /// An item of a list, as late as possible.
 enum Item {
-    Stored(Stored),
+    Stored(Arc<Stored>),
     Ready(Bytes),
 }
 

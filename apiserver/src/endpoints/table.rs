@@ -2,6 +2,8 @@
 //!
 //! Upstream: `registry/rest/table.go` and `endpoints/handlers/response.go`.
 
+use std::sync::Arc;
+
 use apimachinery::status::ApiError;
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -120,7 +122,7 @@ pub fn of_event(
 pub fn of_list(
     resource: &dyn Resource,
     metadata: &ListMetadata,
-    items: &[Stored],
+    items: &[Arc<Stored>],
     include: IncludeObject,
 ) -> Result<Bytes, ApiError> {
     let now = Timestamp::now();

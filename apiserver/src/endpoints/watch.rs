@@ -1,7 +1,7 @@
 //! Watches: a stream of JSON events, from a revision on or from the present state.
 //!
-//! Selectors turn changes of what they see into ADDED and DELETED (`classify`). Upstream:
-//! `endpoints/handlers/watch.go`, `etcd3/watcher.go`, KEP-3157 (initial events).
+//! An event's bytes are rendered once for all watchers that want it in the same shape. Upstream:
+//! `endpoints/handlers/watch.go`, KEP-3157 (initial events).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use apimachinery::status::ApiError;
 use bytes::{BufMut, Bytes, BytesMut};
+use component_base::Shutdown;
 use http::Response;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use tokio::time::Instant;
@@ -18,11 +19,10 @@ use super::options::{ListOptions, ResourceVersion};
 use super::table::{self, IncludeObject};
 use super::{Call, list, respond};
 use crate::body::Body;
-use crate::registry::{Resource, ResourceInfo};
+use crate::registry::Resource;
 use crate::selection::Selection;
-use crate::server::ApiContext;
 use crate::storage::encoded::Layout;
-use crate::storage::{Storage, StorageError, Stored, Watch, WatchEvent};
+use crate::storage::{Delivered, StorageError, Stored, Watch};
 use crate::store::api_error;
 
 /// Time between bookmarks, when there is something new to mark.
@@ -45,16 +45,13 @@ pub async fn watch(call: Call<'_>) -> Result<Response<Body>, ApiError> {
     }
     let selection = Selection::parse(call.target.resource, &selection_query)?;
     let include = IncludeObject::parse(call.query.get("includeObject"))?;
-    let info = *call.target.info();
     let renderer = Renderer {
-        api: Arc::clone(call.api),
-        info,
-        selection,
+        resource: call.api.store.resources().shared_of(call.target.info())?,
         shape: accepted.shape,
         include,
         columns_sent: false,
     };
-    let stream = open(call, &options, renderer).await?;
+    let stream = Box::pin(open(call, &options, selection, renderer)).await?;
     let mut response =
         Response::new(Body::stream(futures::stream::unfold(stream, |mut stream| async move {
             stream.frame().await.map(|frame| (frame, stream))
@@ -63,45 +60,43 @@ pub async fn watch(call: Call<'_>) -> Result<Response<Body>, ApiError> {
     Ok(response)
 }
 
-async fn open(call: Call<'_>, options: &ListOptions, renderer: Renderer) -> Result<Stream, ApiError> {
+async fn open(
+    call: Call<'_>,
+    options: &ListOptions,
+    selection: Selection,
+    renderer: Renderer,
+) -> Result<Box<Stream>, ApiError> {
     let store = &call.api.store;
-    let prefix = store.prefix(call.target.info(), call.target.namespace);
     let initial_events = options.send_initial_events == Some(true);
-    let mut stream = Stream {
-        storage: store.storage().clone(),
-        prefix,
-        watch: None,
-        after: 0,
+    let from_state = match options.resource_version {
+        ResourceVersion::Unset | ResourceVersion::Any => options.send_initial_events != Some(false),
+        ResourceVersion::At(_) => initial_events,
+    };
+    let (after, initial) = if from_state {
+        let list_options = ListOptions { limit: 0, continue_token: None, exact: false, ..options.clone() };
+        let (metadata, items) = list::collect(call, &list_options, &selection).await?;
+        (metadata.revision, items)
+    } else if let ResourceVersion::At(revision) = options.resource_version {
+        (revision, Vec::new())
+    } else {
+        (store.storage().revision().await.map_err(api_error)?, Vec::new())
+    };
+    let interest = store.interest(call.target.info(), call.target.namespace, selection)?;
+    // Opened now, so that the initial state may be sent at leisure: the watch keeps its place meanwhile.
+    let watch = store.storage().watch(&interest, after).await;
+    Ok(Box::new(Stream {
+        watch: watch.map_err(watch_error),
+        after,
         renderer,
-        initial: VecDeque::new(),
+        initial: initial.into(),
         initial_end: initial_events && options.allow_watch_bookmarks,
         bookmarks: options.allow_watch_bookmarks,
         next_bookmark: Instant::now() + BOOKMARK_EVERY,
-        last_marked: 0,
+        last_marked: after,
         deadline: Instant::now() + timeout(options.timeout_seconds),
+        shutdown: call.api.shutdown.clone(),
         done: false,
-    };
-    let from_state = match options.resource_version {
-        ResourceVersion::Unset => options.send_initial_events != Some(false),
-        ResourceVersion::Any => options.send_initial_events != Some(false),
-        ResourceVersion::At(_) => initial_events,
-    };
-    if from_state {
-        let list_options = ListOptions { limit: 0, continue_token: None, exact: false, ..options.clone() };
-        let selection = stream.renderer.selection.clone();
-        let (metadata, items) = list::collect(call, &list_options, &selection).await?;
-        stream.after = metadata.revision;
-        stream.initial = items.into();
-    } else {
-        stream.after = match options.resource_version {
-            ResourceVersion::At(revision) => revision,
-            ResourceVersion::Unset | ResourceVersion::Any => {
-                store.storage().revision().await.map_err(api_error)?
-            }
-        };
-    }
-    stream.last_marked = stream.after;
-    Ok(stream)
+    }))
 }
 
 fn timeout(asked: Option<u64>) -> Duration {
@@ -111,105 +106,71 @@ fn timeout(asked: Option<u64>) -> Duration {
     }
 }
 
-/// What a change means to one selector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Added,
-    Modified,
-    Deleted,
-}
-
-/// `matched`: the object before the change was there and selected; `matches`: it is now.
-fn classify(matched: bool, matches: bool) -> Option<Kind> {
-    match (matched, matches) {
-        (false, true) => Some(Kind::Added),
-        (true, true) => Some(Kind::Modified),
-        (true, false) => Some(Kind::Deleted),
-        (false, false) => None,
-    }
-}
-
 /// Events as the client wants them.
 struct Renderer {
-    api: Arc<ApiContext>,
-    info: ResourceInfo,
-    selection: Selection,
+    resource: Arc<dyn Resource>,
     shape: Shape,
     include: IncludeObject,
     columns_sent: bool,
 }
 
+/// Numbers of encodings that an event keeps for all its watchers, beside the plain one.
+const METADATA: u32 = 1;
+const CONVERTED: u32 = 2;
+
 impl Renderer {
-    fn resource(&self) -> Result<&dyn Resource, ApiError> {
-        self.api
-            .store
-            .resources()
-            .get(self.info.group, self.info.version, self.info.plural)
-            .ok_or_else(|| ApiError::internal("a watched resource is registered"))
-    }
-
-    fn matches(&self, key: &str, value: &[u8]) -> Result<bool, ApiError> {
-        self.selection.matches(self.resource()?, key, value)
-    }
-
-    /// One change as an event, if the selectors see it.
-    fn event(&mut self, event: &WatchEvent, out: &mut BytesMut) -> Result<(), ApiError> {
-        match event {
-            WatchEvent::Progress(_) => Ok(()),
-            WatchEvent::Put { stored, previous } => {
-                let matched = match previous {
-                    Some(previous) => self.matches(&stored.key, previous)?,
-                    None => false,
-                };
-                match (classify(matched, self.matches(&stored.key, &stored.value)?), previous) {
-                    (Some(Kind::Added), _) => self.write("ADDED", stored, out),
-                    (Some(Kind::Modified), _) => self.write("MODIFIED", stored, out),
-                    // What the client held, at the revision at which it went out of sight.
-                    (Some(Kind::Deleted), Some(previous)) => {
-                        let last = Stored { value: previous.clone(), ..stored.clone() };
-                        self.write("DELETED", &last, out)
-                    }
-                    (Some(Kind::Deleted), None) | (None, _) => Ok(()),
-                }
+    /// One change as the client sees it.
+    fn event(&mut self, delivered: &Delivered) -> Result<Bytes, ApiError> {
+        let Delivered { kind, event } = delivered;
+        let Some(stored) = event.shown(*kind) else { return Ok(Bytes::new()) };
+        let render = |renderer: &mut Self| {
+            let mut out = BytesMut::new();
+            renderer.write(kind.as_str(), stored, event.revision, &mut out)?;
+            Ok::<_, ApiError>(out.freeze())
+        };
+        match self.shape {
+            Shape::Object if self.resource.info().converted => {
+                event.encoded(CONVERTED, *kind, || render(self))
             }
-            WatchEvent::Deleted { stored } => {
-                if self.matches(&stored.key, &stored.value)? {
-                    self.write("DELETED", stored, out)
-                } else {
-                    Ok(())
-                }
-            }
+            Shape::Object => Ok(event.line(*kind, || plain(kind.as_str(), stored, event.revision))),
+            Shape::Metadata => event.encoded(METADATA, *kind, || render(self)),
+            Shape::Table => render(self),
         }
     }
 
-    fn write(&mut self, kind: &str, stored: &Stored, out: &mut BytesMut) -> Result<(), ApiError> {
+    fn write(
+        &mut self,
+        kind: &str,
+        stored: &Stored,
+        revision: i64,
+        out: &mut BytesMut,
+    ) -> Result<(), ApiError> {
+        let resource = &*self.resource;
+        let object = match self.shape {
+            Shape::Object if resource.info().converted => respond::converted(resource, stored, revision)?,
+            Shape::Object => {
+                out.extend_from_slice(&plain(kind, stored, revision));
+                return Ok(());
+            }
+            Shape::Metadata => respond::partial_metadata(&stored.value, revision)?,
+            Shape::Table => {
+                let object = crate::store::decode(resource, &stored.value, revision)?;
+                let table = table::of_event(resource, &*object, self.include, !self.columns_sent)?;
+                self.columns_sent = true;
+                table
+            }
+        };
         out.put_slice(b"{\"type\":\"");
         out.put_slice(kind.as_bytes());
         out.put_slice(b"\",\"object\":");
-        match self.shape {
-            Shape::Object if self.info.converted => {
-                out.put_slice(&respond::converted(self.resource()?, stored)?);
-            }
-            Shape::Object => match Layout::of(&stored.value) {
-                Some(layout) => layout.write_object(&stored.value, stored.revision, out),
-                None => out.put_slice(&stored.value),
-            },
-            Shape::Metadata => out.put_slice(&respond::partial_metadata(&stored.value, stored.revision)?),
-            Shape::Table => {
-                let resource = self.resource()?;
-                let object = crate::store::decode(resource, &stored.value, stored.revision)?;
-                let table = table::of_event(resource, &*object, self.include, !self.columns_sent)?;
-                out.put_slice(table.trim_ascii_end());
-                self.columns_sent = true;
-            }
-        }
+        out.put_slice(object.trim_ascii_end());
         out.put_slice(b"}\n");
         Ok(())
     }
 
     fn bookmark(&self, revision: i64, initial_end: bool, out: &mut BytesMut) {
         let (kind, api_version) = match self.shape {
-            Shape::Object => (self.info.kind, self.info.api_version()),
+            Shape::Object => (self.resource.info().kind, self.resource.info().api_version()),
             Shape::Metadata => ("PartialObjectMetadata", "meta.k8s.io/v1".to_owned()),
             Shape::Table => ("Table", "meta.k8s.io/v1".to_owned()),
         };
@@ -229,21 +190,34 @@ impl Renderer {
     }
 }
 
+/// The line of an object as it is stored, with its revision.
+fn plain(kind: &str, stored: &Stored, revision: i64) -> Bytes {
+    let mut out = BytesMut::with_capacity(stored.value.len() + 96);
+    out.put_slice(b"{\"type\":\"");
+    out.put_slice(kind.as_bytes());
+    out.put_slice(b"\",\"object\":");
+    match Layout::of(&stored.value) {
+        Some(layout) => layout.write_object(&stored.value, revision, &mut out),
+        None => out.put_slice(&stored.value),
+    }
+    out.put_slice(b"}\n");
+    out.freeze()
+}
+
 /// An open watch response.
 struct Stream {
-    storage: Storage,
-    prefix: String,
-    /// Opened when the initial state is out.
-    watch: Option<Watch>,
+    /// An error is told when the initial state is out.
+    watch: Result<Watch, ApiError>,
     after: i64,
     renderer: Renderer,
-    initial: VecDeque<Stored>,
+    initial: VecDeque<Arc<Stored>>,
     /// Whether the end of the initial events is still to be marked.
     initial_end: bool,
     bookmarks: bool,
     next_bookmark: Instant,
     last_marked: i64,
     deadline: Instant,
+    shutdown: Shutdown,
     done: bool,
 }
 
@@ -263,47 +237,63 @@ impl Stream {
     }
 
     async fn fill(&mut self) -> Result<Option<Bytes>, ApiError> {
-        let mut out = BytesMut::new();
-        while let Some(stored) = self.initial.pop_front() {
-            self.renderer.write("ADDED", &stored, &mut out)?;
-            if out.len() >= FRAME {
-                return Ok(Some(out.freeze()));
-            }
+        if let Some(frame) = self.initial_frame()? {
+            return Ok(Some(frame));
         }
-        if std::mem::take(&mut self.initial_end) {
-            self.renderer.bookmark(self.after, true, &mut out);
-        }
-        if !out.is_empty() {
-            return Ok(Some(out.freeze()));
-        }
-        if self.watch.is_none() {
-            self.watch = Some(self.storage.watch(&self.prefix, self.after).await.map_err(watch_error)?);
-        }
+        let Self { watch, renderer, .. } = self;
+        let watch = watch.as_mut().map_err(|error| error.clone())?;
         loop {
-            let Some(watch) = self.watch.as_mut() else { return Ok(None) };
             tokio::select! {
                 biased;
-                event = watch.next() => self.renderer.event(&event.map_err(watch_error)?, &mut out)?,
+                delivered = watch.next() => {
+                    let first = renderer.event(&delivered.map_err(watch_error)?)?;
+                    return batch(first, watch, renderer).map(Some);
+                }
                 () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {
                     self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
                     if watch.revision() > self.last_marked {
                         self.last_marked = watch.revision();
-                        self.renderer.bookmark(self.last_marked, false, &mut out);
+                        let mut out = BytesMut::new();
+                        renderer.bookmark(self.last_marked, false, &mut out);
+                        return Ok(Some(out.freeze()));
                     }
                 }
                 () = tokio::time::sleep_until(self.deadline) => return Ok(None),
-                () = self.renderer.api.shutdown.cancelled() => return Ok(None),
-            }
-            while out.len() < FRAME
-                && let Some(event) = watch.pending()
-            {
-                self.renderer.event(&event, &mut out)?;
-            }
-            if !out.is_empty() {
-                return Ok(Some(out.freeze()));
+                () = self.shutdown.cancelled() => return Ok(None),
             }
         }
     }
+
+    /// A piece of the initial state; `None` when all of it is out.
+    fn initial_frame(&mut self) -> Result<Option<Bytes>, ApiError> {
+        let mut out = BytesMut::new();
+        while out.len() < FRAME
+            && let Some(stored) = self.initial.pop_front()
+        {
+            self.renderer.write("ADDED", &stored, stored.revision, &mut out)?;
+        }
+        if self.initial.is_empty() && std::mem::take(&mut self.initial_end) {
+            self.renderer.bookmark(self.after, true, &mut out);
+        }
+        if out.is_empty() {
+            self.initial = VecDeque::new();
+            return Ok(None);
+        }
+        Ok(Some(out.freeze()))
+    }
+}
+
+/// An event with those that are here already: one alone goes out as the bytes that all its watchers share.
+fn batch(first: Bytes, watch: &mut Watch, renderer: &mut Renderer) -> Result<Bytes, ApiError> {
+    let Some(second) = watch.pending() else { return Ok(first) };
+    let mut out = BytesMut::with_capacity(FRAME + first.len());
+    out.extend_from_slice(&first);
+    let mut next = Some(second);
+    while let Some(delivered) = next {
+        out.extend_from_slice(&renderer.event(&delivered)?);
+        next = if out.len() < FRAME { watch.pending() } else { None };
+    }
+    Ok(out.freeze())
 }
 
 fn watch_error(error: StorageError) -> ApiError {
@@ -325,14 +315,6 @@ fn error_event(error: &ApiError) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn selectors_turn_changes_into_what_they_see() {
-        assert_eq!(classify(false, true), Some(Kind::Added));
-        assert_eq!(classify(true, true), Some(Kind::Modified));
-        assert_eq!(classify(true, false), Some(Kind::Deleted));
-        assert_eq!(classify(false, false), None);
-    }
 
     #[test]
     fn timeouts_are_the_clients_or_spread() {

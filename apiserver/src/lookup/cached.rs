@@ -148,8 +148,7 @@ impl Lookup for CachedLookup {
             }
             let resource = self.resource(group, resource)?;
             let info = resource.info();
-            let page =
-                self.store.list_page(info, namespace, None, crate::storage::Freshness::Consistent, 0).await?;
+            let page = self.store.list_all(info, namespace).await?;
             page.items
                 .iter()
                 .map(|stored| crate::store::decode(resource, &stored.value, stored.revision))

@@ -9,7 +9,8 @@ use component_base::Shutdown;
 use tokio::sync::watch;
 
 use crate::registry::{Object, Resource};
-use crate::storage::{Freshness, ListQuery, StorageError, Watch, WatchEvent};
+use crate::selection::Selection;
+use crate::storage::{EventType, ListQuery, StorageError};
 use crate::store::Store;
 
 /// Pauses between attempts when the store can't be read.
@@ -76,8 +77,7 @@ async fn follow(store: &Store, kind: Kind, sink: &dyn Sink, synced: &watch::Send
 
 async fn list(store: &Store, resource: &dyn Resource, sink: &dyn Sink) -> Result<i64, StorageError> {
     let prefix = store.prefix(resource.info(), "");
-    let query = ListQuery { prefix: &prefix, start_after: None, freshness: Freshness::Consistent, limit: 0 };
-    let page = store.storage().list(&query).await?;
+    let page = store.storage().list(&ListQuery::all(&prefix)).await?;
     let objects = page.items.iter().filter_map(|stored| decode(resource, &stored.value, stored.revision));
     sink.replace(objects.map(Arc::from).collect());
     Ok(page.revision)
@@ -89,21 +89,16 @@ async fn changes(
     sink: &dyn Sink,
     revision: i64,
 ) -> Result<(), StorageError> {
-    let prefix = store.prefix(resource.info(), "");
-    let mut watch: Watch = store.storage().watch(&prefix, revision).await?;
+    let interest = store.interest(resource.info(), "", Selection::everything());
+    let interest = interest.map_err(|error| StorageError::Unavailable(error.to_string()))?;
+    let mut watch = store.storage().watch(&interest, revision).await?;
     loop {
-        match watch.next().await? {
-            WatchEvent::Put { stored, .. } => {
-                if let Some(object) = decode(resource, &stored.value, stored.revision) {
-                    sink.put(Arc::from(object));
-                }
-            }
-            WatchEvent::Deleted { stored } => {
-                if let Some(object) = decode(resource, &stored.value, stored.revision) {
-                    sink.delete(&*object);
-                }
-            }
-            WatchEvent::Progress(_) => {}
+        let delivered = watch.next().await?;
+        let Some(stored) = delivered.event.shown(delivered.kind) else { continue };
+        let Some(object) = decode(resource, &stored.value, delivered.event.revision) else { continue };
+        match delivered.kind {
+            EventType::Added | EventType::Modified => sink.put(Arc::from(object)),
+            EventType::Deleted => sink.delete(&*object),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use apimachinery::status::ApiError;
 
-use super::{KubeObject, Resource};
+use super::{KubeObject, Resource, ResourceInfo};
 
 /// All resources. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -15,7 +15,7 @@ pub struct Resources {
 
 #[derive(Debug)]
 struct Inner {
-    all: Vec<Box<dyn Resource>>,
+    all: Vec<Arc<dyn Resource>>,
     /// (group, version) → plural → index.
     by_path: HashMap<(&'static str, &'static str), HashMap<&'static str, usize>>,
     /// (group, version, kind) → index.
@@ -31,11 +31,26 @@ impl Resources {
             by_path.entry((info.group, info.version)).or_default().insert(info.plural, index);
             by_kind.insert((info.group, info.version, info.kind), index);
         }
+        let all = all.into_iter().map(Arc::from).collect();
         Self { inner: Arc::new(Inner { all, by_path, by_kind }) }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &dyn Resource> {
         self.inner.all.iter().map(|resource| &**resource)
+    }
+
+    /// All resources, to keep.
+    pub fn shared(&self) -> &[Arc<dyn Resource>] {
+        &self.inner.all
+    }
+
+    /// One resource, to keep.
+    pub fn shared_of(&self, info: &ResourceInfo) -> Result<Arc<dyn Resource>, ApiError> {
+        let index = self.inner.by_kind.get(&(info.group, info.version, info.kind));
+        let resource = index.and_then(|index| self.inner.all.get(*index));
+        resource
+            .map(Arc::clone)
+            .ok_or_else(|| ApiError::internal(format!("{} is not served", info.qualified())))
     }
 
     pub fn get(&self, group: &str, version: &str, plural: &str) -> Option<&dyn Resource> {

@@ -10,7 +10,8 @@ use etcd_client::{Compare, CompareOp, Txn, TxnOp, TxnOpResponse};
 use super::StorageError;
 use super::etcd::Etcd;
 
-const COMPACT_REV_KEY: &str = "compact_rev_key";
+/// Its value is the revision compacted to.
+pub(super) const COMPACT_REV_KEY: &str = "compact_rev_key";
 
 /// What this server knows of the shared key.
 #[derive(Debug, Default, PartialEq, Eq)]

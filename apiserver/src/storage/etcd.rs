@@ -3,6 +3,7 @@
 //! Upstream: `apiserver/pkg/storage/etcd3/store.go`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,10 +14,34 @@ use etcd_client::{
 
 use super::leases::Leases;
 use super::metrics::StorageMetrics;
-use super::{Commit, Committed, Freshness, ListQuery, Page, StorageError, Stored, Write};
+use super::stored::Stored;
+use super::{Commit, Committed, StorageError, Write};
 
 /// Keys fetched by one range request, so that a list of everything makes no message of unbounded size.
 const RANGE_PAGE: i64 = 10_000;
+
+/// Keys of one request when everything is read.
+const FILL_PAGE: i64 = 2_000;
+
+/// What a watch that feeds the caches looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WatchScope {
+    /// All keys of etcd: then every revision has an event.
+    Everything,
+    /// The keys below this server's prefix.
+    Prefix,
+}
+
+/// What a range read found.
+#[derive(Debug)]
+pub(super) struct Range {
+    pub(super) items: Vec<Stored>,
+    /// The revision read at.
+    pub(super) revision: i64,
+    pub(super) more: bool,
+    /// Keys in the range after the last item.
+    pub(super) remaining: i64,
+}
 
 /// The flags `--etcd-*`.
 #[derive(Debug, Clone, Default)]
@@ -80,6 +105,11 @@ impl Etcd {
         format!("{}/{relative}", self.prefix)
     }
 
+    /// `/registry`, say.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     pub(super) fn client(&self) -> &Client {
         &self.client
     }
@@ -106,16 +136,18 @@ impl Etcd {
         Ok(response.header().map_or(0, etcd_client::ResponseHeader::revision))
     }
 
-    pub(super) async fn list(&self, query: &ListQuery<'_>) -> Result<Page, StorageError> {
+    /// The keys below a prefix after `start_after`, at a revision (0: now); at most `limit` (0: all).
+    pub(super) async fn range(
+        &self,
+        prefix: &str,
+        start_after: Option<&str>,
+        mut revision: i64,
+        limit: usize,
+    ) -> Result<Range, StorageError> {
         let started = Instant::now();
-        let mut revision = match query.freshness {
-            Freshness::Exact(revision) => revision,
-            Freshness::Consistent | Freshness::NotOlderThan(_) => 0,
-        };
-        let end = prefix_end(query.prefix.as_bytes());
-        let mut from =
-            query.start_after.map_or_else(|| query.prefix.as_bytes().to_vec(), |key| after(key.as_bytes()));
-        let wanted = i64::try_from(query.limit).unwrap_or(i64::MAX);
+        let end = prefix_end(prefix.as_bytes());
+        let mut from = start_after.map_or_else(|| prefix.as_bytes().to_vec(), |key| after(key.as_bytes()));
+        let wanted = i64::try_from(limit).unwrap_or(i64::MAX);
         let mut items = Vec::new();
         loop {
             let left = if wanted == 0 { RANGE_PAGE } else { (wanted - count(&items)).min(RANGE_PAGE) };
@@ -127,14 +159,8 @@ impl Etcd {
             let mut response = Box::pin(self.kv.clone().get(from, Some(options)))
                 .await
                 .map_err(future_revision(revision))?;
-            let now = response.header().map_or(0, etcd_client::ResponseHeader::revision);
-            if let Freshness::NotOlderThan(asked) = query.freshness
-                && now < asked
-            {
-                return Err(StorageError::FutureRevision { asked, current: now });
-            }
             if revision == 0 {
-                revision = now;
+                revision = response.header().map_or(0, etcd_client::ResponseHeader::revision);
             }
             let (more, total) = (response.more(), response.count());
             let kvs = response.take_kvs();
@@ -147,11 +173,41 @@ impl Etcd {
             match items.last() {
                 Some(last) if more && !full => from = after(last.key.as_bytes()),
                 _ => {
-                    self.metrics.observe("list", self.resource(query.prefix), started);
-                    return Ok(Page { items, revision, more, remaining: (total - fetched).max(0) });
+                    self.metrics.observe("list", self.resource(prefix), started);
+                    return Ok(Range { items, revision, more, remaining: (total - fetched).max(0) });
                 }
             }
         }
+    }
+
+    /// Every key below the prefix at a revision.
+    pub(super) async fn everything(&self, revision: i64) -> Result<Vec<Stored>, StorageError> {
+        let started = Instant::now();
+        let prefix = format!("{}/", self.prefix);
+        let end = prefix_end(prefix.as_bytes());
+        let (mut from, mut items) = (prefix.into_bytes(), Vec::new());
+        loop {
+            let options =
+                GetOptions::new().with_range(end.clone()).with_limit(FILL_PAGE).with_revision(revision);
+            let mut response = Box::pin(self.kv.clone().get(from, Some(options))).await?;
+            for kv in response.take_kvs() {
+                items.push(stored(kv)?);
+            }
+            match items.last() {
+                Some(last) if response.more() => from = after(last.key.as_bytes()),
+                _ => {
+                    self.metrics.observe("list", "", started);
+                    return Ok(items);
+                }
+            }
+        }
+    }
+
+    /// The revision up to which API servers have compacted etcd; 0 if none has.
+    pub(super) async fn compacted(&self) -> Result<i64, StorageError> {
+        let mut response = Box::pin(self.kv.clone().get(super::compactor::COMPACT_REV_KEY, None)).await?;
+        let value = response.take_kvs().into_iter().next();
+        Ok(value.and_then(|kv| kv.value_str().ok()?.parse().ok()).unwrap_or(0))
     }
 
     pub(super) async fn commit(&self, commit: &Commit<'_>) -> Result<Committed, StorageError> {
@@ -159,7 +215,7 @@ impl Etcd {
         let mut compares = vec![Compare::mod_revision(commit.key, CompareOp::Equal, commit.expected)];
         let mut operations = Vec::with_capacity(1 + commit.side.len());
         let operation = match &commit.write {
-            Write::Put { value, ttl_seconds } => {
+            Write::Put { value, ttl_seconds, .. } => {
                 let options = match ttl_seconds {
                     Some(seconds) => Some(PutOptions::new().with_lease(self.leases.lease(*seconds).await?)),
                     None => None,
@@ -190,20 +246,38 @@ impl Etcd {
             Some(TxnOpResponse::Get(mut get)) => get.take_kvs().into_iter().next().map(stored).transpose()?,
             _ => None,
         };
-        if current.as_ref().map_or(0, |stored| stored.revision) == commit.expected {
+        if current.as_ref().map_or(0, |stored: &Stored| stored.revision) == commit.expected {
             return Ok(Committed::SideConflict);
         }
-        Ok(Committed::Conflict(current))
+        Ok(Committed::Conflict(current.map(Arc::new)))
     }
 
-    pub(super) async fn open_watch(&self, prefix: &str, after: i64) -> Result<WatchStream, StorageError> {
+    /// A watch of every change of all keys, or of those below the server's prefix, after a revision.
+    pub(super) async fn open_watch(
+        &self,
+        scope: WatchScope,
+        after: i64,
+    ) -> Result<WatchStream, StorageError> {
+        let options = WatchOptions::new().with_start_revision(after + 1);
+        match scope {
+            WatchScope::Everything => self.watch("\0".to_owned(), options.with_all_keys()).await,
+            WatchScope::Prefix => self.watch(format!("{}/", self.prefix), options.with_prefix()).await,
+        }
+    }
+
+    /// A watch of one prefix, with the previous state of what changes, after a revision.
+    pub(super) async fn open_watch_of(&self, prefix: &str, after: i64) -> Result<WatchStream, StorageError> {
         let options = WatchOptions::new()
             .with_prefix()
             .with_prev_key()
             .with_progress_notify()
             .with_start_revision(after + 1);
+        self.watch(prefix.to_owned(), options).await
+    }
+
+    async fn watch(&self, key: String, options: WatchOptions) -> Result<WatchStream, StorageError> {
         let mut client = self.client.watch_client().max_decoding_message_size(usize::MAX);
-        Ok(Box::pin(client.watch(prefix, Some(options))).await?)
+        Ok(Box::pin(client.watch(key, Some(options))).await?)
     }
 }
 
@@ -234,7 +308,7 @@ fn stored(kv: etcd_client::KeyValue) -> Result<Stored, StorageError> {
     let revision = kv.mod_revision();
     let (key, value) = kv.into_key_value();
     let key = String::from_utf8(key).map_err(|error| StorageError::Corrupt(error.to_string()))?;
-    Ok(Stored { key, value: Bytes::from(value), revision })
+    Ok(Stored::new(key, Bytes::from(value), revision))
 }
 
 /// Names etcd's "future revision" refusal of a read at `asked`.

@@ -1,84 +1,87 @@
-//! A watch on a key prefix: etcd's responses taken apart into one event after the other.
+//! Watches: what one selection sees below a prefix, change by change, from the cache or from etcd itself.
 //!
-//! A lost stream is opened again after the last revision received, so that a restart or a change of leader of etcd is
-//! not seen above; only compaction ends a watch. Upstream: `apiserver/pkg/storage/etcd3/watcher.go`.
+//! From etcd, a lost stream is opened again after the last revision received, so that a restart or a change of leader of
+//! etcd is not seen above; only compaction ends a watch. Upstream: `apiserver/pkg/storage/etcd3/watcher.go`.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use etcd_client::{EventType, WatchResponse, WatchStream};
 
+use super::cache::CachedWatch;
 use super::etcd::Etcd;
-use super::{StorageError, Stored};
+use super::event::{self, Delivered, Event};
+use super::stored::Stored;
+use super::{Interest, StorageError};
 
 /// Pause before a lost stream is opened again.
 const REOPEN_PAUSE: Duration = Duration::from_millis(250);
 
-/// A change below the prefix, in the order of revisions.
-#[derive(Debug, Clone)]
-pub enum WatchEvent {
-    /// Created (`previous` is `None`) or replaced.
-    Put { stored: Stored, previous: Option<Bytes> },
-    /// Deleted; `stored` is the last state, with the revision of the deletion.
-    Deleted { stored: Stored },
-    /// Nothing happened up to this revision that was not told.
-    Progress(i64),
+/// An open watch. Dropping it ends it.
+#[derive(Debug)]
+pub enum Watch {
+    Cached(CachedWatch),
+    Direct(Box<EtcdWatch>),
 }
 
-impl WatchEvent {
-    fn revision(&self) -> i64 {
+impl Watch {
+    /// The revision up to which everything has been told.
+    pub fn revision(&self) -> i64 {
         match self {
-            Self::Put { stored, .. } | Self::Deleted { stored } => stored.revision,
-            Self::Progress(revision) => *revision,
+            Self::Cached(watch) => watch.revision(),
+            Self::Direct(watch) => watch.told,
+        }
+    }
+
+    /// An event that is here already.
+    pub fn pending(&mut self) -> Option<Delivered> {
+        match self {
+            Self::Cached(watch) => watch.pending(),
+            Self::Direct(watch) => watch.pending(),
+        }
+    }
+
+    /// The next event. An error ends the watch. Cancel safe.
+    pub async fn next(&mut self) -> Result<Delivered, StorageError> {
+        match self {
+            Self::Cached(watch) => watch.next().await,
+            Self::Direct(watch) => Box::pin(watch.next()).await,
         }
     }
 }
 
-/// An open watch. Dropping it ends it.
+/// A watch of etcd itself.
 #[derive(Debug)]
-pub struct Watch {
+pub struct EtcdWatch {
     etcd: Etcd,
-    prefix: String,
+    interest: Interest,
     /// `None` while the stream is lost.
     stream: Option<WatchStream>,
-    pending: VecDeque<WatchEvent>,
+    pending: VecDeque<Delivered>,
     /// Told up to here.
     told: i64,
     /// Received up to here; always whole revisions, since etcd does not split one over two responses.
     received: i64,
 }
 
-impl Watch {
-    pub(super) async fn open(etcd: Etcd, prefix: &str, after: i64) -> Result<Self, StorageError> {
-        let stream = Some(etcd.open_watch(prefix, after).await?);
-        Ok(Self {
-            etcd,
-            prefix: prefix.to_owned(),
-            stream,
-            pending: VecDeque::new(),
-            told: after,
-            received: after,
-        })
+impl EtcdWatch {
+    pub(super) async fn open(etcd: Etcd, interest: Interest, after: i64) -> Result<Self, StorageError> {
+        let stream = Some(etcd.open_watch_of(&interest.prefix, after).await?);
+        Ok(Self { etcd, interest, stream, pending: VecDeque::new(), told: after, received: after })
     }
 
-    /// The revision up to which everything has been told.
-    pub fn revision(&self) -> i64 {
-        self.told
+    fn pending(&mut self) -> Option<Delivered> {
+        let delivered = self.pending.pop_front()?;
+        self.told = if self.pending.is_empty() { self.received } else { delivered.event.revision };
+        Some(delivered)
     }
 
-    /// An event that is here already.
-    pub fn pending(&mut self) -> Option<WatchEvent> {
-        let event = self.pending.pop_front()?;
-        self.told = event.revision();
-        Some(event)
-    }
-
-    /// The next event. An error ends the watch. Cancel safe.
-    pub async fn next(&mut self) -> Result<WatchEvent, StorageError> {
+    async fn next(&mut self) -> Result<Delivered, StorageError> {
         loop {
-            if let Some(event) = self.pending() {
-                return Ok(event);
+            if let Some(delivered) = self.pending() {
+                return Ok(delivered);
             }
             let Some(stream) = &mut self.stream else {
                 self.reopen().await?;
@@ -96,17 +99,17 @@ impl Watch {
                     error => return Err(error),
                 },
             };
-            tracing::debug!(prefix = self.prefix, reason = lost, "etcd watch lost");
+            tracing::debug!(prefix = %self.interest.prefix, reason = lost, "etcd watch lost");
             self.stream = None;
         }
     }
 
     async fn reopen(&mut self) -> Result<(), StorageError> {
         tokio::time::sleep(REOPEN_PAUSE).await;
-        match self.etcd.open_watch(&self.prefix, self.received).await {
+        match self.etcd.open_watch_of(&self.interest.prefix, self.received).await {
             Ok(stream) => self.stream = Some(stream),
             Err(StorageError::Etcd(error)) => {
-                tracing::debug!(prefix = self.prefix, %error, "etcd watch not opened")
+                tracing::debug!(prefix = %self.interest.prefix, %error, "etcd watch not opened")
             }
             Err(error) => return Err(error),
         }
@@ -122,38 +125,51 @@ impl Watch {
         }
         for event in response.events() {
             let event = decode(event)?;
-            self.received = event.revision();
-            self.pending.push_back(event);
+            self.received = event.revision;
+            if let Some(kind) = self.interest.judge(&event) {
+                self.pending.push_back(Delivered { kind, event: Arc::new(event) });
+            }
         }
         if response.events().is_empty()
             && !response.created()
             && let Some(header) = response.header()
-            && header.revision() > self.received
         {
-            self.received = header.revision();
-            self.pending.push_back(WatchEvent::Progress(header.revision()));
+            self.received = self.received.max(header.revision());
+        }
+        if self.pending.is_empty() {
+            self.told = self.received;
         }
         Ok(())
     }
 }
 
-fn decode(event: &etcd_client::Event) -> Result<WatchEvent, StorageError> {
+fn decode(event: &etcd_client::Event) -> Result<Event, StorageError> {
     let kv = event.kv().ok_or_else(|| StorageError::Corrupt("watch event without a key".to_owned()))?;
-    let key = kv.key_str().map_err(|error| StorageError::Corrupt(error.to_string()))?.to_owned();
-    let previous = event.prev_kv().map(|previous| Bytes::copy_from_slice(previous.value()));
+    let key = kv.key_str().map_err(|error| StorageError::Corrupt(error.to_string()))?;
     let revision = kv.mod_revision();
+    let stored = |kv: &etcd_client::KeyValue| {
+        Arc::new(Stored::new(key, Bytes::copy_from_slice(kv.value()), kv.mod_revision()))
+    };
+    let old = event.prev_kv().map(stored);
     match event.event_type() {
         EventType::Put => {
             // Without the previous state nobody could say what this change means to a selector.
-            if previous.is_none() && kv.create_revision() != revision {
+            if old.is_none() && kv.create_revision() != revision {
                 return Err(StorageError::Compacted);
             }
-            let value = Bytes::copy_from_slice(kv.value());
-            Ok(WatchEvent::Put { stored: Stored { key, value, revision }, previous })
+            Ok(Event::new(revision, old, Some(stored(kv))))
         }
-        EventType::Delete => {
-            let value = previous.ok_or(StorageError::Compacted)?;
-            Ok(WatchEvent::Deleted { stored: Stored { key, value, revision } })
-        }
+        EventType::Delete if old.is_none() => Err(StorageError::Compacted),
+        EventType::Delete => Ok(Event::new(revision, old, None)),
+    }
+}
+
+impl Interest {
+    /// What an event is to this interest.
+    fn judge(&self, event: &Event) -> Option<event::EventType> {
+        let sees = |stored: &Option<Arc<Stored>>| {
+            stored.as_ref().is_some_and(|stored| self.selection.matches(&*self.resource, stored))
+        };
+        event::EventType::classify(sees(&event.old), sees(&event.new))
     }
 }

@@ -10,7 +10,7 @@ use crate::admission::{Attributes, Operation};
 use crate::allocation::{Change, SideWrite};
 use crate::registry::Object;
 use crate::request::RequestContext;
-use crate::storage::{Commit, Committed, Write};
+use crate::storage::{Commit, Committed, Freshness};
 
 /// Tries to find a free name for one generateName.
 const GENERATE_NAME_ATTEMPTS: usize = 8;
@@ -111,10 +111,10 @@ impl Store {
             let value = Self::encode(resource, &mut *object)?;
             let key = self.key(info, target.namespace, &name);
             if dry_run {
-                let (current, _) = self.storage.get(&key).await.map_err(api_error)?;
+                let (current, _) = self.storage.get(&key, Freshness::Consistent).await.map_err(api_error)?;
                 return Ok(current.map_or(Outcome::DryRun, |current| taken(resource, &current.value)));
             }
-            let write = Write::Put { value: value.clone(), ttl_seconds: self.ttl(info) };
+            let write = self.put(resource, &*object, &value);
             let commit = Commit { key: &key, expected: 0, write, side: &side };
             match self.storage.commit(&commit).await.map_err(api_error)? {
                 Committed::At(revision) => return Ok(Outcome::Created { value, revision }),

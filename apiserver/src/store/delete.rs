@@ -3,16 +3,18 @@
 //! [`decide`] is the whole policy, without IO. Upstream: `registry/rest/delete.go` (`BeforeDelete`) and
 //! `Store.Delete`.
 
+use std::sync::Arc;
+
 use apimachinery::status::ApiError;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta, Time};
 
-use super::{Saved, Store, Target, api_error, decode, metadata};
+use super::{Current, Saved, Store, Target, api_error, decode, metadata};
 use crate::admission::Operation;
 use crate::allocation::Change;
 use crate::registry::{DefaultGarbageCollection, Object, Resource};
 use crate::request::RequestContext;
-use crate::storage::{Commit, Committed, Write};
+use crate::storage::{Commit, Committed, Stored, Write};
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -45,57 +47,86 @@ impl Store {
         target: Target<'_>,
         options: &DeleteOptions,
     ) -> Result<Deleted, ApiError> {
-        let (resource, info) = (target.resource, target.info());
-        let dry_run = options.dry_run.as_ref().is_some_and(|stages| !stages.is_empty());
-        let key = self.key(info, target.namespace, target.name);
-        let (mut current, _) = self.storage.get(&key).await.map_err(api_error)?;
+        let key = self.key(target.info(), target.namespace, target.name);
+        let mut current = self.current(&key).await?;
         let mut admitted = false;
         loop {
-            let Some(stored) = current else { return Err(target.not_found()) };
-            let mut object = decode(resource, &stored.value, stored.revision)?;
-            check_preconditions(target, options, object.meta())?;
-            if !admitted {
-                self.admit(ctx, target, Operation::Delete, None, Some(&*object), dry_run).await?;
-                self.validate_admission(ctx, target, Operation::Delete, None, Some(&*object), dry_run)
-                    .await?;
-                admitted = true;
-            }
-            let decision = decide(resource, &mut *object, options, ctx.now);
-            if decision == Decision::AlreadyPending {
-                let saved = self.saved(resource, object, &stored.value, stored.revision, false)?;
-                return Ok(Deleted::Pending(saved));
-            }
-            let mut side = Vec::new();
-            if decision == Decision::Remove {
-                for allocator in self.allocators(info) {
-                    side.append(&mut allocator.allocate(ctx, Change::Delete { old: &*object }).await?);
-                }
-            }
-            let value = Self::encode(resource, &mut *object)?;
-            let outcome = if dry_run {
-                Committed::At(stored.revision)
-            } else {
-                let write = match decision {
-                    Decision::Remove => Write::Delete,
-                    _ => Write::Put { value: value.clone(), ttl_seconds: self.ttl(info) },
-                };
-                let commit = Commit { key: &key, expected: stored.revision, write, side: &side };
-                self.storage.commit(&commit).await.map_err(api_error)?
+            let attempt = match &current.stored {
+                Some(stored) => self.try_delete(ctx, target, options, &key, stored, &mut admitted).await,
+                None => Err(target.not_found()),
             };
-            match outcome {
-                Committed::At(revision) => {
-                    let saved = self.saved(resource, object, &value, revision, false)?;
-                    return Ok(if decision == Decision::Remove {
-                        Deleted::Gone(saved)
-                    } else {
-                        Deleted::Pending(saved)
-                    });
+            let outcome = match attempt {
+                Ok(Attempt::Done(deleted)) => return Ok(deleted),
+                Ok(Attempt::Conflict(newer)) => {
+                    current = Current { stored: newer, fresh: true };
+                    continue;
                 }
-                Committed::Conflict(newer) => current = newer,
-                Committed::SideConflict => current = Some(stored),
+                Ok(Attempt::Again) => continue,
+                Ok(Attempt::Unchanged(deleted)) => Ok(deleted),
+                Err(error) => Err(error),
+            };
+            if self.confirm(&key, &mut current).await? {
+                return outcome;
             }
         }
     }
+
+    async fn try_delete(
+        &self,
+        ctx: &RequestContext,
+        target: Target<'_>,
+        options: &DeleteOptions,
+        key: &str,
+        stored: &Stored,
+        admitted: &mut bool,
+    ) -> Result<Attempt, ApiError> {
+        let resource = target.resource;
+        let dry_run = options.dry_run.as_ref().is_some_and(|stages| !stages.is_empty());
+        let mut object = decode(resource, &stored.value, stored.revision)?;
+        check_preconditions(target, options, object.meta())?;
+        if !*admitted {
+            self.admit(ctx, target, Operation::Delete, None, Some(&*object), dry_run).await?;
+            self.validate_admission(ctx, target, Operation::Delete, None, Some(&*object), dry_run).await?;
+            *admitted = true;
+        }
+        let decision = decide(resource, &mut *object, options, ctx.now);
+        if decision == Decision::AlreadyPending {
+            let saved = self.saved(resource, object, &stored.value, stored.revision, false)?;
+            return Ok(Attempt::Unchanged(Deleted::Pending(saved)));
+        }
+        let removes = decision == Decision::Remove;
+        let mut side = Vec::new();
+        if removes {
+            for allocator in self.allocators(target.info()) {
+                side.append(&mut allocator.allocate(ctx, Change::Delete { old: &*object }).await?);
+            }
+        }
+        let value = Self::encode(resource, &mut *object)?;
+        let deleted = |revision, object| {
+            let saved = self.saved(resource, object, &value, revision, false)?;
+            Ok::<_, ApiError>(if removes { Deleted::Gone(saved) } else { Deleted::Pending(saved) })
+        };
+        if dry_run {
+            return Ok(Attempt::Unchanged(deleted(stored.revision, object)?));
+        }
+        let write = if removes { Write::Delete } else { self.put(resource, &*object, &value) };
+        let commit = Commit { key, expected: stored.revision, write, side: &side };
+        Ok(match self.storage.commit(&commit).await.map_err(api_error)? {
+            Committed::At(revision) => Attempt::Done(deleted(revision, object)?),
+            Committed::Conflict(newer) => Attempt::Conflict(newer),
+            Committed::SideConflict => Attempt::Again,
+        })
+    }
+}
+
+enum Attempt {
+    Done(Deleted),
+    /// Nothing was written.
+    Unchanged(Deleted),
+    /// Another writer was first; this is what it left.
+    Conflict(Option<Arc<Stored>>),
+    /// Only a side write lost; the object is as it was.
+    Again,
 }
 
 fn check_preconditions(

@@ -3,11 +3,13 @@
 //! One loop of read, change, check and commit on the revision read. Upstream: `registry/rest/update.go`
 //! (`BeforeUpdate`) and `Store.Update`.
 
+use std::sync::Arc;
+
 use apimachinery::status::ApiError;
 use apimachinery::validation::{Error, Path};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{Saved, Store, Target, api_error, decode, metadata};
+use super::{Current, Saved, Store, Target, api_error, decode, metadata};
 use crate::admission::Operation;
 use crate::allocation::{Change, SideWrite};
 use crate::registry::{Object, UpdateKind};
@@ -59,22 +61,33 @@ impl Store {
         change: &mut dyn NewObject,
     ) -> Result<Saved, ApiError> {
         let key = self.key(target.info(), target.namespace, target.name);
-        let (mut current, _) = self.storage.get(&key).await.map_err(api_error)?;
+        let mut current = self.current(&key).await?;
         for _ in 0..ATTEMPTS {
-            let Some(stored) = current else {
-                if request.kind == UpdateKind::Main
-                    && target.resource.allow_create_on_update()
-                    && let Some(object) = change.to_create()
-                {
-                    return self.create(ctx, target, object, request.dry_run).await;
-                }
-                return Err(target.not_found());
+            let attempt = match &current.stored {
+                Some(stored) => self.try_update(ctx, target, request, change, &key, stored).await,
+                None => Err(target.not_found()),
             };
-            match self.try_update(ctx, target, request, change, &key, &stored).await? {
-                Attempt::Done(saved) => return Ok(saved),
-                Attempt::Conflict(newer) => current = newer,
-                Attempt::Again => current = Some(stored),
+            let outcome = match attempt {
+                Ok(Attempt::Done(saved)) => return Ok(saved),
+                Ok(Attempt::Conflict(newer)) => {
+                    current = Current { stored: newer, fresh: true };
+                    continue;
+                }
+                Ok(Attempt::Again) => continue,
+                Ok(Attempt::Unchanged(saved)) => Ok(saved),
+                Err(error) => Err(error),
+            };
+            if !self.confirm(&key, &mut current).await? {
+                continue;
             }
+            if current.stored.is_none()
+                && request.kind == UpdateKind::Main
+                && target.resource.allow_create_on_update()
+                && let Some(object) = change.to_create()
+            {
+                return self.create(ctx, target, object, request.dry_run).await;
+            }
+            return outcome;
         }
         Err(stale(target))
     }
@@ -107,15 +120,11 @@ impl Store {
             return self.delete_instead(key, resource, new, stored, &side, request.dry_run).await;
         }
         let value = Self::encode(resource, &mut *new)?;
-        if value == stored.value && side.is_empty() {
+        if request.dry_run || (value == stored.value && side.is_empty()) {
             let saved = self.saved(resource, new, &value, stored.revision, false)?;
-            return Ok(Attempt::Done(saved));
+            return Ok(Attempt::Unchanged(saved));
         }
-        if request.dry_run {
-            let saved = self.saved(resource, new, &value, stored.revision, false)?;
-            return Ok(Attempt::Done(saved));
-        }
-        let write = Write::Put { value: value.clone(), ttl_seconds: self.ttl(target.info()) };
+        let write = self.put(resource, &*new, &value);
         let commit = Commit { key, expected: stored.revision, write, side: &side };
         Ok(match self.storage.commit(&commit).await.map_err(api_error)? {
             Committed::At(revision) => Attempt::Done(self.saved(resource, new, &value, revision, false)?),
@@ -169,24 +178,24 @@ impl Store {
         dry_run: bool,
     ) -> Result<Attempt, ApiError> {
         let value = Self::encode(resource, &mut *new)?;
-        let revision = if dry_run {
-            stored.revision
-        } else {
-            let commit = Commit { key, expected: stored.revision, write: Write::Delete, side };
-            match self.storage.commit(&commit).await.map_err(api_error)? {
-                Committed::At(revision) => revision,
-                Committed::Conflict(newer) => return Ok(Attempt::Conflict(newer)),
-                Committed::SideConflict => return Ok(Attempt::Again),
-            }
-        };
-        Ok(Attempt::Done(self.saved(resource, new, &value, revision, false)?))
+        if dry_run {
+            return Ok(Attempt::Unchanged(self.saved(resource, new, &value, stored.revision, false)?));
+        }
+        let commit = Commit { key, expected: stored.revision, write: Write::Delete, side };
+        Ok(match self.storage.commit(&commit).await.map_err(api_error)? {
+            Committed::At(revision) => Attempt::Done(self.saved(resource, new, &value, revision, false)?),
+            Committed::Conflict(newer) => Attempt::Conflict(newer),
+            Committed::SideConflict => Attempt::Again,
+        })
     }
 }
 
 enum Attempt {
     Done(Saved),
+    /// Nothing was written.
+    Unchanged(Saved),
     /// Another writer was first; this is what it left.
-    Conflict(Option<Stored>),
+    Conflict(Option<Arc<Stored>>),
     /// Only a side write lost; the object is as it was.
     Again,
 }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use apimachinery::status::ApiError;
 use apimachinery::validation::Error;
@@ -17,7 +18,7 @@ use rand::Rng as _;
 use super::cluster_ips_error;
 use crate::allocation::SideWrite;
 use crate::request::RequestContext;
-use crate::storage::{Freshness, ListQuery};
+use crate::storage::{Freshness, ListQuery, Stored};
 use crate::store::{Store, api_error};
 
 /// Random choices before all taken addresses are looked at.
@@ -63,12 +64,16 @@ pub(super) async fn take(
 
 /// What gives an address back; nothing if it is not held.
 pub(super) async fn release(store: &Store, ip: IpAddr) -> Result<Option<SideWrite>, ApiError> {
-    let (stored, _) = store.storage().get(&store.storage().key(&key(ip))).await.map_err(api_error)?;
+    let (stored, _) = read(store, &key(ip)).await?;
     Ok(stored.map(|stored| SideWrite { key: key(ip), expected_revision: stored.revision, value: None }))
 }
 
+async fn read(store: &Store, key: &str) -> Result<(Option<Arc<Stored>>, i64), ApiError> {
+    store.storage().get(&store.storage().key(key), Freshness::Consistent).await.map_err(api_error)
+}
+
 async fn is_taken(store: &Store, ip: IpAddr) -> Result<bool, ApiError> {
-    let (stored, _) = store.storage().get(&store.storage().key(&key(ip))).await.map_err(api_error)?;
+    let (stored, _) = read(store, &key(ip)).await?;
     Ok(stored.is_some())
 }
 
@@ -80,8 +85,7 @@ async fn next_free(store: &Store, bounds: &Bounds) -> Result<Option<IpAddr>, Api
         }
     }
     let prefix = store.storage().key("ipaddresses/");
-    let query = ListQuery { prefix: &prefix, start_after: None, freshness: Freshness::Consistent, limit: 0 };
-    let page = store.storage().list(&query).await.map_err(api_error)?;
+    let page = store.storage().list(&ListQuery::all(&prefix)).await.map_err(api_error)?;
     let taken: HashSet<IpAddr> = page.items.iter().filter_map(|stored| stored.name().parse().ok()).collect();
     Ok(bounds.upper().first_free(&taken).or_else(|| bounds.lower().first_free(&taken)))
 }

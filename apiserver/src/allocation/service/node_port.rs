@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 
 use super::port_bitmap::{KEY, PortBitmap, Refused};
 use super::service_type;
+use crate::storage::Freshness;
 use crate::store::{Store, api_error};
 
 /// Why ports can't be assigned.
@@ -21,7 +22,8 @@ pub(super) enum Failure {
 
 /// Reads the ports in use.
 pub(super) async fn load(store: &Store, ports: (u16, u16)) -> Result<PortBitmap, ApiError> {
-    let (stored, _) = store.storage().get(&store.storage().key(KEY)).await.map_err(api_error)?;
+    let key = store.storage().key(KEY);
+    let (stored, _) = store.storage().get(&key, Freshness::Consistent).await.map_err(api_error)?;
     PortBitmap::decode(ports, stored.as_ref().map(|stored| (stored.value.as_ref(), stored.revision)))
 }
 

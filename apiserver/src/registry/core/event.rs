@@ -64,8 +64,9 @@ impl Strategy for EventStrategy {
             "involvedObject.fieldPath",
             "reason",
             "reportingComponent",
-            "source",
             "type",
+            // Last: events.k8s.io, which shares what is stored, has all but this one, in the same order.
+            "source",
         ]
     }
 
