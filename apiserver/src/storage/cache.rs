@@ -34,6 +34,8 @@ mod progress;
 mod resource;
 pub(super) mod revision_check;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod watcher;
 
