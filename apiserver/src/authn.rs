@@ -52,11 +52,21 @@ impl UserInfo {
     }
 }
 
-/// A verified client certificate's subject, read once for each connection.
+/// A verified client certificate's subject as a user, read once for each connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerIdentity {
-    pub common_name: String,
-    pub organizations: Vec<String>,
+    pub user: Arc<UserInfo>,
+    /// When the certificate ends to be valid, in seconds since the epoch.
+    pub not_after: i64,
+}
+
+impl PeerIdentity {
+    pub fn new(common_name: String, mut groups: Vec<String>, not_after: i64) -> Self {
+        // Added here, so that requests can share the user.
+        groups.push(ALL_AUTHENTICATED.to_owned());
+        let user = UserInfo { name: common_name, groups, ..UserInfo::default() };
+        Self { user: Arc::new(user), not_after }
+    }
 }
 
 /// The parts of a request that identify its sender.

@@ -172,7 +172,8 @@ async fn connection(
     let connection = Connection { address, peer: peer(stream.get_ref().1) };
     let service = service_fn(|request| {
         let (api, connection) = (Arc::clone(&api), connection.clone());
-        async move { Ok::<_, Infallible>(pipeline::handle(api, connection, request).await) }
+        // Boxed: what a connection keeps for each open stream must not be as large as the handling of a request.
+        async move { Ok::<_, Infallible>(Box::pin(pipeline::handle(api, connection, request)).await) }
     });
     let mut serving = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let outcome = tokio::select! {
@@ -194,10 +195,10 @@ async fn connection(
 fn peer(connection: &rustls::ServerConnection) -> Option<Arc<PeerIdentity>> {
     let leaf = connection.peer_certificates()?.first()?;
     match component_base::tls::PeerIdentity::from_der(leaf) {
-        Ok(identity) => Some(Arc::new(PeerIdentity {
-            common_name: identity.common_name,
-            organizations: identity.organizations,
-        })),
+        Ok(identity) => {
+            let (name, groups) = (identity.common_name, identity.organizations);
+            Some(Arc::new(PeerIdentity::new(name, groups, identity.not_after)))
+        }
         Err(error) => {
             tracing::warn!(%error, "client certificate names nobody");
             None

@@ -59,6 +59,9 @@ pub enum TlsError {
     /// The verifier of client certificates could not be made.
     #[error("verify client certificates")]
     Verifier(#[from] rustls::server::VerifierBuilderError),
+    /// No keys for session tickets could be made.
+    #[error("make session ticket keys")]
+    Ticketer(#[source] rustls::Error),
     /// A certificate could not be generated.
     #[error("generate certificate")]
     Generate(#[from] rcgen::Error),
@@ -152,6 +155,8 @@ pub fn server_config(identity: Arc<KeyPairFiles>, clients: &ClientAuth) -> Resul
     };
     let mut config = builder.with_cert_resolver(identity);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // Clients keep their own sessions: a server that knows thousands of them need not.
+    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(TlsError::Ticketer)?;
     Ok(config)
 }
 

@@ -79,7 +79,7 @@ mod tests {
         if bearer {
             headers.insert("authorization", "Bearer nonsense".parse().unwrap());
         }
-        let identity = PeerIdentity { common_name: "anna".into(), organizations: vec!["dev".into()] };
+        let identity = PeerIdentity::new("anna".into(), vec!["dev".into()], i64::MAX);
         union.authenticate(Credentials { headers: &headers, peer: peer.then_some(&identity) }).await
     }
 

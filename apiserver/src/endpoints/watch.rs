@@ -4,15 +4,16 @@
 //! `endpoints/handlers/watch.go`, KEP-3157 (initial events).
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::status::ApiError;
 use bytes::{BufMut, Bytes, BytesMut};
-use component_base::Shutdown;
 use http::Response;
 use http::header::{CONTENT_TYPE, HeaderValue};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::negotiation::{self, Format, Shape};
 use super::options::{ListOptions, ResourceVersion};
@@ -25,7 +26,7 @@ use crate::storage::encoded::Layout;
 use crate::storage::{Delivered, StorageError, Stored, Watch};
 use crate::store::api_error;
 
-/// Time between bookmarks, when there is something new to mark.
+/// Time between bookmarks, when there is something new to mark; a watch that ends at its timeout ends with one too.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// Watches live for this long to twice this long when the client sets no timeout (`--min-request-timeout`).
 const MIN_TIMEOUT: u64 = 1800;
@@ -84,17 +85,19 @@ async fn open(
     let interest = store.interest(call.target.info(), call.target.namespace, selection)?;
     // Opened now, so that the initial state may be sent at leisure: the watch keeps its place meanwhile.
     let watch = store.storage().watch(&interest, after).await;
+    let deadline = Instant::now() + timeout(options.timeout_seconds);
+    let bookmarks = options.allow_watch_bookmarks;
     Ok(Box::new(Stream {
         watch: watch.map_err(watch_error),
         after,
         renderer,
         initial: initial.into(),
-        initial_end: initial_events && options.allow_watch_bookmarks,
-        bookmarks: options.allow_watch_bookmarks,
-        next_bookmark: Instant::now() + BOOKMARK_EVERY,
+        initial_end: initial_events && bookmarks,
+        bookmarks,
         last_marked: after,
-        deadline: Instant::now() + timeout(options.timeout_seconds),
-        shutdown: call.api.shutdown.clone(),
+        deadline,
+        alarm: Box::pin(sleep_until(alarm(bookmarks, deadline))),
+        stop: Box::pin(call.api.shutdown.clone().cancelled_owned()),
         done: false,
     }))
 }
@@ -104,6 +107,11 @@ fn timeout(asked: Option<u64>) -> Duration {
         Some(seconds) if seconds > 0 => Duration::from_secs(seconds),
         _ => Duration::from_secs(MIN_TIMEOUT + rand::random_range(0..MIN_TIMEOUT)),
     }
+}
+
+/// When something is due next: a bookmark or the end.
+fn alarm(bookmarks: bool, deadline: Instant) -> Instant {
+    if bookmarks { deadline.min(Instant::now() + BOOKMARK_EVERY) } else { deadline }
 }
 
 /// Events as the client wants them.
@@ -214,10 +222,11 @@ struct Stream {
     /// Whether the end of the initial events is still to be marked.
     initial_end: bool,
     bookmarks: bool,
-    next_bookmark: Instant,
     last_marked: i64,
     deadline: Instant,
-    shutdown: Shutdown,
+    /// The next bookmark or the end; kept, since setting an alarm for each event costs more than the event.
+    alarm: Pin<Box<Sleep>>,
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
     done: bool,
 }
 
@@ -240,28 +249,37 @@ impl Stream {
         if let Some(frame) = self.initial_frame()? {
             return Ok(Some(frame));
         }
-        let Self { watch, renderer, .. } = self;
-        let watch = watch.as_mut().map_err(|error| error.clone())?;
         loop {
+            let watch = self.watch.as_mut().map_err(|error| error.clone())?;
             tokio::select! {
                 biased;
                 delivered = watch.next() => {
-                    let first = renderer.event(&delivered.map_err(watch_error)?)?;
-                    return batch(first, watch, renderer).map(Some);
+                    let first = self.renderer.event(&delivered.map_err(watch_error)?)?;
+                    return batch(first, watch, &mut self.renderer).map(Some);
                 }
-                () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {
-                    self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
-                    if watch.revision() > self.last_marked {
-                        self.last_marked = watch.revision();
-                        let mut out = BytesMut::new();
-                        renderer.bookmark(self.last_marked, false, &mut out);
-                        return Ok(Some(out.freeze()));
+                () = self.alarm.as_mut() => {
+                    self.done = Instant::now() >= self.deadline;
+                    self.alarm.as_mut().reset(alarm(self.bookmarks, self.deadline));
+                    let frame = self.due_bookmark();
+                    if self.done || frame.is_some() {
+                        return Ok(frame);
                     }
                 }
-                () = tokio::time::sleep_until(self.deadline) => return Ok(None),
-                () = self.shutdown.cancelled() => return Ok(None),
+                () = self.stop.as_mut() => return Ok(None),
             }
         }
+    }
+
+    /// A bookmark, if the client wants them and there is something new to mark.
+    fn due_bookmark(&mut self) -> Option<Bytes> {
+        let reached = self.watch.as_ref().map_or(0, Watch::revision);
+        if !self.bookmarks || reached <= self.last_marked {
+            return None;
+        }
+        self.last_marked = reached;
+        let mut out = BytesMut::new();
+        self.renderer.bookmark(reached, false, &mut out);
+        Some(out.freeze())
     }
 
     /// A piece of the initial state; `None` when all of it is out.

@@ -25,7 +25,7 @@ use crate::storage::StorageError;
 use crate::storage::compactor::COMPACT_REV_KEY;
 use crate::storage::stored::{Selectable, Stored};
 
-pub(super) mod feed;
+pub mod feed;
 mod groups;
 mod hints;
 mod history;

@@ -15,6 +15,8 @@ pub struct PeerIdentity {
     pub organizations: Vec<String>,
     /// SHA-256 fingerprints and the like are upstream's `credential-id`; the serial number serves the audit log.
     pub serial: String,
+    /// When it ends to be valid, in seconds since the epoch: connections and resumed sessions may outlive it.
+    pub not_after: i64,
 }
 
 impl PeerIdentity {
@@ -34,7 +36,8 @@ impl PeerIdentity {
             return Err(TlsError::Peer("the subject has no common name".to_owned()));
         }
         let organizations = subject.iter_organization().map(text).collect::<Result<_, _>>()?;
-        Ok(Self { common_name, organizations, serial: certificate.raw_serial_as_string() })
+        let not_after = certificate.validity().not_after.timestamp();
+        Ok(Self { common_name, organizations, serial: certificate.raw_serial_as_string(), not_after })
     }
 }
 
@@ -54,6 +57,7 @@ mod tests {
         let peer = PeerIdentity::from_der(cert.der()).unwrap();
         assert_eq!(peer.common_name, "system:node:n1");
         assert_eq!(peer.organizations, ["system:nodes"]);
+        assert_eq!(peer.not_after, params.not_after.unix_timestamp());
         assert!(PeerIdentity::from_der(b"nonsense").is_err());
     }
 }

@@ -248,6 +248,7 @@ mod tests {
                 common_name: name.to_owned(),
                 organizations: vec!["system:masters".to_owned()],
                 serial: String::new(),
+                not_after: i64::MAX,
             })
         });
         Peer { address: "127.0.0.1:1".parse().unwrap(), identity }

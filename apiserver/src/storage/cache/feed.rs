@@ -22,7 +22,7 @@ const RETRY: Duration = Duration::from_millis(100);
 const HEAD_START: i64 = 1_000;
 
 /// Feeds the caches for ever.
-pub(crate) async fn run(etcd: &Etcd, caches: &Arc<Caches>) {
+pub(in crate::storage) async fn run(etcd: &Etcd, caches: &Arc<Caches>) {
     let mut scope = WatchScope::Everything;
     loop {
         let ended = match fill(etcd, caches, scope).await {
@@ -47,15 +47,72 @@ fn is_denied(error: &etcd_client::Error) -> bool {
     matches!(error, etcd_client::Error::GRpcStatus(status) if status.code() == Code::PermissionDenied)
 }
 
+/// What one response of an etcd watch tells.
+#[derive(Debug, Clone, Default)]
+pub struct Told {
+    /// Etcd's revision when it sent this.
+    pub revision: i64,
+    /// Etcd no longer has what the watch should begin with; 0: it has.
+    pub compacted: i64,
+    /// The watch is over, for this reason.
+    pub cancelled: Option<String>,
+    /// Whole revisions, in order.
+    pub changes: Vec<Change>,
+}
+
+/// How far the caches follow etcd, and what a response means to that. Decides and does no IO.
+#[derive(Debug)]
+pub struct Follower {
+    /// Received up to here: always whole revisions, since etcd does not split one over two responses.
+    received: i64,
+    /// The caches can be served once they are here.
+    ready_at: i64,
+}
+
+impl Follower {
+    /// For caches that were loaded at `from`, when etcd was at `now`.
+    pub fn new(from: i64, now: i64) -> Self {
+        Self { received: from, ready_at: now }
+    }
+
+    /// The revision after which the watch is to be opened again.
+    pub fn received(&self) -> i64 {
+        self.received
+    }
+
+    /// Gives a response to the caches. An error says that the stream is lost ([`StorageError::WatchClosed`]) or that the
+    /// caches must be filled anew.
+    pub fn accept(&mut self, told: Told, caches: &Caches) -> Result<(), StorageError> {
+        if told.compacted != 0 {
+            return Err(StorageError::Compacted);
+        }
+        if let Some(reason) = told.cancelled {
+            return Err(StorageError::WatchClosed(reason));
+        }
+        if told.revision < self.received {
+            return Err(StorageError::WentBack { seen: self.received, now: told.revision });
+        }
+        if let Some(last) = told.changes.last() {
+            self.received = last.revision;
+            caches.apply(told.changes);
+        }
+        self.note(caches);
+        Ok(())
+    }
+
+    fn note(&self, caches: &Caches) {
+        if self.received >= self.ready_at && !caches.is_ready() {
+            caches.set_ready(true);
+        }
+    }
+}
+
 /// The stream that follows etcd.
 struct Feed {
     /// `None` while it is lost.
     stream: Option<WatchStream>,
     scope: WatchScope,
-    /// Received up to here: always whole revisions, since etcd does not split one over two responses.
-    received: i64,
-    /// The caches can be served once they are here.
-    ready_at: i64,
+    follower: Follower,
 }
 
 async fn fill(etcd: &Etcd, caches: &Arc<Caches>, scope: WatchScope) -> Result<Feed, StorageError> {
@@ -70,9 +127,9 @@ async fn fill(etcd: &Etcd, caches: &Arc<Caches>, scope: WatchScope) -> Result<Fe
     let count = objects.len();
     caches.load(objects, from);
     tracing::info!(objects = count, revision = from, now, "watch cache filled");
-    let mut feed = Feed { stream: None, scope, received: from, ready_at: now };
-    feed.note(caches);
-    Ok(feed)
+    let follower = Follower::new(from, now);
+    follower.note(caches);
+    Ok(Feed { stream: None, scope, follower })
 }
 
 impl Feed {
@@ -86,8 +143,9 @@ impl Feed {
     }
 
     async fn step(&mut self, etcd: &Etcd, caches: &Arc<Caches>) -> Result<(), StorageError> {
+        let received = self.follower.received();
         let Some(stream) = &mut self.stream else {
-            match etcd.open_watch(self.scope, self.received).await {
+            match etcd.open_watch(self.scope, received).await {
                 Ok(stream) => self.stream = Some(stream),
                 Err(error) if error.is_unavailable() => {
                     tracing::debug!(%error, "etcd watch not opened");
@@ -98,47 +156,27 @@ impl Feed {
             return Ok(());
         };
         let lost = match stream.message().await {
-            Ok(Some(response)) => match self.accept(&response) {
-                Ok(changes) => {
-                    caches.apply(changes);
-                    self.note(caches);
-                    return Ok(());
-                }
+            Ok(Some(response)) => match self.follower.accept(told(&response), caches) {
+                Ok(()) => return Ok(()),
                 Err(StorageError::WatchClosed(reason)) => reason,
                 Err(error) => return Err(error),
             },
             Ok(None) => "end of stream".to_owned(),
             Err(error) => StorageError::from(error).to_string(),
         };
-        tracing::info!(reason = lost, revision = self.received, "etcd watch lost, opening it again");
+        tracing::info!(reason = lost, revision = received, "etcd watch lost, opening it again");
         self.stream = None;
         tokio::time::sleep(RETRY).await;
         Ok(())
     }
+}
 
-    fn note(&mut self, caches: &Arc<Caches>) {
-        if self.received >= self.ready_at && !caches.is_ready() {
-            caches.set_ready(true);
-        }
-    }
-
-    /// Takes a response apart.
-    fn accept(&mut self, response: &WatchResponse) -> Result<Vec<Change>, StorageError> {
-        if response.compact_revision() != 0 {
-            return Err(StorageError::Compacted);
-        }
-        if response.canceled() {
-            return Err(StorageError::WatchClosed(response.cancel_reason().to_owned()));
-        }
-        let now = response.header().map_or(i64::MAX, etcd_client::ResponseHeader::revision);
-        if now < self.received {
-            return Err(StorageError::WentBack { seen: self.received, now });
-        }
-        let changes: Vec<Change> = response.events().iter().filter_map(change).collect();
-        if let Some(last) = changes.last() {
-            self.received = last.revision;
-        }
-        Ok(changes)
+fn told(response: &WatchResponse) -> Told {
+    Told {
+        revision: response.header().map_or(i64::MAX, etcd_client::ResponseHeader::revision),
+        compacted: response.compact_revision(),
+        cancelled: response.canceled().then(|| response.cancel_reason().to_owned()),
+        changes: response.events().iter().filter_map(change).collect(),
     }
 }
 
