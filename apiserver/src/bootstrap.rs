@@ -24,11 +24,15 @@ pub const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Makes what is missing, all of it.
 pub async fn run(store: &Store, service: &KubernetesService) -> Result<(), ApiError> {
-    again(store, service).await?;
-    for class in priority_classes::system() {
-        ensure(store, class).await?;
-    }
-    reconcile::run(store, bootstrap_policy::policy()).await
+    let objects = async {
+        again(store, service).await?;
+        for class in priority_classes::system() {
+            ensure(store, class).await?;
+        }
+        Ok(())
+    };
+    let policy = reconcile::run(store, bootstrap_policy::policy());
+    tokio::try_join!(Box::pin(objects), Box::pin(policy)).map(drop)
 }
 
 /// Makes what is looked after all the time.

@@ -49,7 +49,9 @@ pub async fn handle(
             ))
         }
     };
-    if let Ok(value) = HeaderValue::from_str(&audit_id) {
+    if let Ok(mut value) = HeaderValue::from_str(&audit_id) {
+        // No secret, but never the same twice: HPACK must not look for it, nor remember it.
+        value.set_sensitive(true);
         response.headers_mut().insert(AUDIT_ID, value);
     }
     response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));

@@ -4,6 +4,7 @@
 //! Upstream: `pkg/registry/rbac/rest/storage_rbac.go` and `component-helpers/auth/rbac/reconciliation`.
 
 use apimachinery::status::ApiError;
+use futures::stream::{self, StreamExt, TryStreamExt};
 use k8s_openapi::api::rbac::v1::{
     ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
 };
@@ -14,6 +15,9 @@ use super::rules;
 use crate::registry::{KubeObject, Object, UpdateKind};
 use crate::request::RequestContext;
 use crate::store::{Store, Target, UpdateRequest};
+
+/// Objects written at a time.
+const CONCURRENCY: usize = 32;
 
 /// A kind of the policy.
 pub trait Reconciled: KubeObject {
@@ -156,20 +160,27 @@ impl Reconciled for RoleBinding {
 
 /// Makes the store hold at least `policy`.
 pub async fn run(store: &Store, policy: Policy) -> Result<(), ApiError> {
-    ensure_all(store, policy.cluster_roles).await?;
-    ensure_all(store, policy.cluster_role_bindings).await?;
-    ensure_all(store, policy.roles).await?;
-    ensure_all(store, policy.role_bindings).await
+    let roles = async {
+        ensure_all(store, policy.cluster_roles).await?;
+        ensure_all(store, policy.roles).await
+    };
+    let bindings = async {
+        ensure_all(store, policy.cluster_role_bindings).await?;
+        ensure_all(store, policy.role_bindings).await
+    };
+    tokio::try_join!(Box::pin(roles), Box::pin(bindings)).map(drop)
 }
 
 async fn ensure_all<T: Reconciled>(store: &Store, expected: Vec<T>) -> Result<(), ApiError> {
     // One list instead of a get for each: an ordinary start has nothing to write.
     let (stored, _) = store.list_as::<T>("").await?;
-    for expected in expected {
+    let ensured = expected.into_iter().map(|expected| {
         let key = |meta: &ObjectMeta| (meta.namespace.clone(), meta.name.clone());
         let found = stored.iter().find(|object| key(object.metadata()) == key(expected.metadata()));
-        ensure(store, found, expected).await?;
-    }
+        ensure(store, found, expected)
+    });
+    // Together, since a first start writes them all, and etcd commits many in the time of one.
+    stream::iter(ensured.collect::<Vec<_>>()).buffer_unordered(CONCURRENCY).try_collect::<Vec<()>>().await?;
     Ok(())
 }
 
