@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Test(TestArgs),
     /// Measure the daemons and compare with upstream.
     Bench(BenchArgs),
+    /// Measure how long pods take to start and to go on the cluster that `up` made
+    BenchPods,
     /// Keep one host process running, where there is no systemd.
     #[command(hide = true)]
     Supervise(SuperviseArgs),

@@ -4,6 +4,7 @@
 //! puts it on a machine. Upstream's concept: kubeadm, and the scripts under `hack/`.
 
 mod bench;
+mod bench_pods;
 mod binaries;
 mod checks;
 mod cli;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         cli::Command::Doctor => doctor::run(),
         cli::Command::Test(args) => test::run(&args),
         cli::Command::Bench(args) => bench::run(&args),
+        cli::Command::BenchPods => bench_pods::run(),
         cli::Command::Supervise(args) => supervise::run(&args),
     };
     match result {
