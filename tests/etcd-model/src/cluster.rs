@@ -286,3 +286,6 @@ impl Cluster {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

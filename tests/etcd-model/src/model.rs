@@ -261,3 +261,6 @@ impl Model {
         self.store.compact(self.store.revision, true);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -101,6 +101,12 @@ impl Store {
         }
     }
 
+    /// How many versions and how many changes are kept.
+    #[cfg(test)]
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.keys.values().map(Vec::len).sum(), self.log.len())
+    }
+
     fn push(&mut self, kind: EventType, kv: KeyValue) {
         let revision = kv.mod_revision;
         let version = Version { revision, kv: (kind == EventType::Put).then(|| kv.clone()) };
