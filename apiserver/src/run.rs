@@ -9,6 +9,7 @@ use component_base::cli::BoxError;
 use component_base::metrics::Registry;
 use component_base::tls::{self, ClientAuth, KeyPairFiles, TlsError};
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::{self, Plugin, plugins};
@@ -62,6 +63,10 @@ pub enum RunError {
     #[error("client of kubelets")]
     Kubelets(#[from] KubeletClientError),
 }
+
+/// How long connections wait at the start for the objects that every cluster has: without the default roles, clients that
+/// come early would be refused and back off for seconds.
+const BOOTSTRAP_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Pause between tries to make the bootstrap objects.
 const BOOTSTRAP_RETRY: Duration = Duration::from_millis(500);
@@ -129,6 +134,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Shutdown) ->
     let service = KubernetesService { range, target_port: port };
     let endpoints = service_endpoints(&config, &store, port);
     let stop = shutdown.clone();
+    let (done, bootstrapped) = oneshot::channel();
     let bootstrap = async move {
         bootstrap(&store, &service).await;
         for mut feed in feeds {
@@ -136,6 +142,8 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Shutdown) ->
             let _ = feed.wait_for(|synced| *synced).await;
         }
         health.set_bootstrapped();
+        // Nobody waits any more when it took too long.
+        let _ = done.send(());
         if let Some(endpoints) = endpoints {
             tokio::join!(keep(&store, &service, &stop), endpoints.run(stop.clone()));
         } else {
@@ -155,6 +163,8 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Shutdown) ->
     if let Ok(address) = listener.local_addr() {
         tracing::info!(%address, "serving securely");
     }
+    // Whether it is done or not, health must be told from then on.
+    let _ = shutdown.run_until_cancelled(tokio::time::timeout(BOOTSTRAP_PATIENCE, bootstrapped)).await;
     server::serve(api, listener, tls).await;
     tasks.wait().await;
     Ok(())

@@ -8,7 +8,8 @@ mod tidy;
 use crate::binaries::cargo;
 use crate::checks;
 use crate::cli::{DownArgs, Part, TestArgs, UpArgs};
-use crate::command::run as command;
+use crate::command::{run as command, which};
+use crate::etcd_package;
 use crate::layout;
 use crate::packages;
 use crate::stages::{Remedy, Stages};
@@ -101,7 +102,19 @@ fn unit() -> Result<String> {
 }
 
 fn component() -> Result<String> {
-    cargo_run(&["test", "--workspace", "--exclude", "tests", "--test", "*"], &[])?.verdict()
+    let counts = cargo_run(&["test", "--workspace", "--exclude", "tests", "--test", "*"], &[])?;
+    // What talks to etcd must be right on the installed one and on the one that a cluster gets.
+    let mut newer = None;
+    Stages::new().run("a newer etcd", |stage| {
+        let etcd = etcd_package::find(stage)?;
+        let text = format!("etcd {}", etcd.version);
+        newer = Some(etcd).filter(|etcd| which("etcd").as_ref() != Some(&etcd.path));
+        Ok(text)
+    })?;
+    let Some(etcd) = newer else { return counts.verdict() };
+    let words = ["test", "-p", "kube-apiserver", "-p", "etcd-model", "--test", "main"];
+    let path = etcd.path.display().to_string();
+    (counts + cargo_run(&words, &[("KEELSON_ETCD", &path)])?).verdict()
 }
 
 /// Brings a cluster up, runs the tests of the whole on it, and takes it down. A cluster that is up already is the
@@ -141,6 +154,18 @@ struct Counts {
     passed: u32,
     failed: u32,
     ignored: u32,
+}
+
+impl std::ops::Add for Counts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            passed: self.passed + other.passed,
+            failed: self.failed + other.failed,
+            ignored: self.ignored + other.ignored,
+        }
+    }
 }
 
 impl Counts {
