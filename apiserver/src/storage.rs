@@ -286,9 +286,7 @@ impl Storage {
             None => None,
         };
         if let Some(cache) = cached {
-            // Read first: the state that is taken afterwards holds everything up to here.
-            let revision = cache.caches.revision();
-            return Ok((cache.caches.get(key), revision));
+            return Ok(cache.caches.get_at(key));
         }
         let (stored, revision) = self.etcd.get(key).await?;
         not_older(freshness, revision)?;

@@ -153,6 +153,11 @@ impl Caches {
         self.of(key)?.get(key)
     }
 
+    /// An object as the cache has it, and the revision at which it is so.
+    pub fn get_at(&self, key: &str) -> (Option<Arc<Stored>>, i64) {
+        self.of(key).map_or((None, self.progress.revision()), |cache| cache.get_at(key))
+    }
+
     /// The latest state of the resource below whose prefix a key lies.
     pub fn snapshot(&self, key: &str) -> Option<Snapshot> {
         Some(self.of(key)?.snapshot())

@@ -62,6 +62,7 @@ impl Store {
                     continue;
                 }
                 Ok(Attempt::Again) => continue,
+                Ok(Attempt::Unknown(error)) => return Err(error),
                 Ok(Attempt::Unchanged(deleted)) => Ok(deleted),
                 Err(error) => Err(error),
             };
@@ -111,7 +112,11 @@ impl Store {
         }
         let write = if removes { Write::Delete } else { self.put(resource, &*object, &value) };
         let commit = Commit { key, expected: stored.revision, write, side: &side };
-        Ok(match self.storage.commit(&commit).await.map_err(api_error)? {
+        let committed = match self.storage.commit(&commit).await {
+            Ok(committed) => committed,
+            Err(error) => return Ok(Attempt::Unknown(api_error(error))),
+        };
+        Ok(match committed {
             Committed::At(revision) => Attempt::Done(deleted(revision, object)?),
             Committed::Conflict(newer) => Attempt::Conflict(newer),
             Committed::SideConflict => Attempt::Again,
@@ -127,6 +132,8 @@ enum Attempt {
     Conflict(Option<Arc<Stored>>),
     /// Only a side write lost; the object is as it was.
     Again,
+    /// It may have been done or not: never to be tried again.
+    Unknown(ApiError),
 }
 
 fn check_preconditions(

@@ -74,6 +74,7 @@ impl Store {
                     continue;
                 }
                 Ok(Attempt::Again) => continue,
+                Ok(Attempt::Unknown(error)) => return Err(error),
                 Ok(Attempt::Unchanged(saved)) => Ok(saved),
                 Err(error) => Err(error),
             };
@@ -126,7 +127,11 @@ impl Store {
         }
         let write = self.put(resource, &*new, &value);
         let commit = Commit { key, expected: stored.revision, write, side: &side };
-        Ok(match self.storage.commit(&commit).await.map_err(api_error)? {
+        let committed = match self.storage.commit(&commit).await {
+            Ok(committed) => committed,
+            Err(error) => return Ok(Attempt::Unknown(api_error(error))),
+        };
+        Ok(match committed {
             Committed::At(revision) => Attempt::Done(self.saved(resource, new, &value, revision, false)?),
             Committed::Conflict(newer) => Attempt::Conflict(newer),
             Committed::SideConflict => Attempt::Again,
@@ -182,7 +187,11 @@ impl Store {
             return Ok(Attempt::Unchanged(self.saved(resource, new, &value, stored.revision, false)?));
         }
         let commit = Commit { key, expected: stored.revision, write: Write::Delete, side };
-        Ok(match self.storage.commit(&commit).await.map_err(api_error)? {
+        let committed = match self.storage.commit(&commit).await {
+            Ok(committed) => committed,
+            Err(error) => return Ok(Attempt::Unknown(api_error(error))),
+        };
+        Ok(match committed {
             Committed::At(revision) => Attempt::Done(self.saved(resource, new, &value, revision, false)?),
             Committed::Conflict(newer) => Attempt::Conflict(newer),
             Committed::SideConflict => Attempt::Again,
@@ -198,6 +207,8 @@ enum Attempt {
     Conflict(Option<Arc<Stored>>),
     /// Only a side write lost; the object is as it was.
     Again,
+    /// It may have been done or not: never to be tried again.
+    Unknown(ApiError),
 }
 
 /// An object being deleted goes with the update that removes its last finalizer.

@@ -134,6 +134,13 @@ impl ResourceCache {
         self.inner.read().state.get(key).cloned()
     }
 
+    /// An object, and the revision at which it is so.
+    pub(super) fn get_at(&self, key: &str) -> (Option<Arc<Stored>>, i64) {
+        let reached = self.progress.revision();
+        let inner = self.inner.read();
+        (inner.state.get(key).cloned(), reached.max(inner.history.last_revision()))
+    }
+
     /// The latest state.
     pub(super) fn snapshot(&self) -> Snapshot {
         // Read first: the state that is taken afterwards holds everything up to here.
