@@ -97,11 +97,10 @@ impl Watch {
         })
     }
 
-    /// As in etcd, the previous state is looked up when the event is sent, and left out if a compaction has dropped it.
+    /// As in etcd, the previous state is looked up when the event is sent; a compaction may have dropped it by then.
     fn sent(&self, event: &Event, store: &Store) -> Event {
         let before = event.kv.mod_revision - 1;
-        let wanted = self.request.prev_kv && before >= store.compacted;
-        let prev_kv = if wanted { store.get(&event.kv.key, before).cloned() } else { None };
+        let prev_kv = if self.request.prev_kv { store.get(&event.kv.key, before).cloned() } else { None };
         Event { prev_kv, ..event.clone() }
     }
 }

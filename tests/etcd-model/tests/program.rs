@@ -57,12 +57,12 @@ impl Program {
                 Step::Do(Operation::Txn(self.txn(model, &mut keys, 2)))
             }
             860..900 => Step::Do(self.lease()),
-            900..904 => Step::Do(Operation::Compact(self.revision(model))),
-            904..912 if watches < WATCHES => self.watch(model),
-            904..914 if watches > 0 => Step::Cancel(self.rng.random_range(0..watches)),
-            914..918 => Step::Do(self.malformed()),
-            918..920 if self.streams > 0 => Step::Progress(self.rng.random_range(0..self.streams)),
-            920..926 => Step::Drain,
+            900..907 => Step::Do(Operation::Compact(self.revision(model))),
+            907..922 if watches < WATCHES => self.watch(model),
+            907..925 if watches > 0 => Step::Cancel(self.rng.random_range(0..watches)),
+            925..929 => Step::Do(self.malformed()),
+            929..931 if self.streams > 0 => Step::Progress(self.rng.random_range(0..self.streams)),
+            931..936 => Step::Drain,
             _ => Step::Poll,
         }
     }
@@ -127,7 +127,8 @@ impl Program {
     fn start(&mut self, model: &Model) -> i64 {
         match self.rng.random_range(0..100) {
             0..20 => 0,
-            20..50 => (model.compact_revision() + self.rng.random_range(-2..=2)).max(1),
+            20..40 => model.compact_revision().max(1),
+            40..50 => (model.compact_revision() + self.rng.random_range(-2..=2)).max(1),
             50..60 => model.revision() + self.rng.random_range(0..20),
             _ => self.revision(model),
         }
