@@ -63,8 +63,7 @@ fn bare_etcd(args: &Args, samples: &mut Samples) -> Result<()> {
 /// One server from its start to its end.
 fn session(args: &Args, program: &Path, samples: &mut Samples) -> Result<()> {
     let etcd = Etcd::start()?;
-    say("start");
-    let server = Server::start(program, &etcd)?;
+    let server = start(program, &etcd)?;
     samples.add_time(Figure::Start, server.start);
     if args.wants(Group::Idle) {
         say("idle");
@@ -125,10 +124,10 @@ fn load(args: &Args, server: &Server, samples: &mut Samples) -> Result<()> {
 }
 
 fn idle_watches(args: &Args, program: &Path, samples: &mut Samples) -> Result<()> {
-    say("watches at rest");
     let etcd = Etcd::start()?;
-    let server = Server::start(program, &etcd)?;
+    let server = start(program, &etcd)?;
     server.make_namespace(NAMESPACE)?;
+    say("watches at rest");
     let count = args.load.watches;
     let idle = watches::idle(&server, count)?;
     samples.add_rate(Figure::WatchOpen, count.into(), idle.opening);
@@ -143,7 +142,7 @@ fn large(args: &Args, program: &Path, samples: &mut Samples) -> Result<()> {
     let (pods, clients) = (load.large_pods, load.clients);
     // etcd's own limits are 2 GiB of data, and a log of 100,000 writes in memory.
     let etcd = Etcd::start_with(&["--quota-backend-bytes=8589934592", "--snapshot-count=10000"])?;
-    let server = Server::start(program, &etcd)?;
+    let server = start(program, &etcd)?;
     server.make_namespace(NAMESPACE)?;
     say("large: create");
     let cost = operations::run(&server, clients, Operation::Create, pods, pods)?;
@@ -163,6 +162,13 @@ fn large(args: &Args, program: &Path, samples: &mut Samples) -> Result<()> {
     samples.add_rate(Figure::LargeFanout, events, cost.time);
     samples.add(Figure::LargePeak, server.memory()?.peak);
     Ok(())
+}
+
+fn start(program: &Path, etcd: &Etcd) -> Result<Server> {
+    say("start");
+    let server = Server::start(program, etcd)?;
+    say(&format!("kube-apiserver is process {}, etcd {}", server.pid(), etcd.pid()));
+    Ok(server)
 }
 
 fn say(what: &str) {
