@@ -5,9 +5,9 @@
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use h2::RecvStream;
 use h2::client::{Builder, SendRequest};
-use http::{Method, Request, Response, StatusCode, Version};
+use h2::{RecvStream, SendStream};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use rustls::CipherSuite;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -18,6 +18,7 @@ use tokio_rustls::TlsConnector;
 /// Windows of Go's client, which is what most clients of an API server are.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 1 << 30;
+const UNIMPLEMENTED: &[u8] = b"12";
 /// Bytes of a refusal that go into the error.
 const SAID: usize = 2000;
 
@@ -126,6 +127,28 @@ impl Connection {
             size += data.len() as u64;
         }
         Ok(size)
+    }
+
+    /// Starts a gRPC call, whose messages go both ways; none when the server does not know the method.
+    pub(crate) async fn call(&self, method: &str) -> Result<Option<(SendStream<Bytes>, RecvStream)>> {
+        let request = Request::builder()
+            .method(Method::POST)
+            .version(Version::HTTP_2)
+            .uri(format!("https://127.0.0.1:{}{method}", self.port))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(())?;
+        let (answer, requests) = self.sender.clone().ready().await?.send_request(request, false)?;
+        let answer = answer.await?;
+        let header = |name| answer.headers().get(name).map(HeaderValue::as_bytes);
+        let is_grpc = header("content-type").is_some_and(|kind| kind.starts_with(b"application/grpc"));
+        match header("grpc-status") {
+            // Only what has ended already has a status in its head.
+            None if is_grpc => Ok(Some((requests, answer.into_body()))),
+            Some(UNIMPLEMENTED) => Ok(None),
+            Some(_) => bail!("{method}: {:?}", answer.headers()),
+            None => Ok(None),
+        }
     }
 
     pub(crate) async fn get(&self, path: &str) -> Result<RecvStream> {

@@ -27,6 +27,8 @@ pub(crate) enum Group {
     Peak,
     /// Memory for thousands of watches that see nothing
     Watches,
+    /// The fan-out over HTTP and over the gRPC watch service, each with a server of its own
+    WatchTransports,
     /// As many pods as upstream allows in a cluster
     Large,
 }
@@ -103,6 +105,12 @@ pub(crate) enum Figure {
     WatchOpen,
     WatchMemory,
     WatchDelivery,
+    HttpEvents,
+    GrpcEvents,
+    HttpCpu,
+    GrpcCpu,
+    HttpMemory,
+    GrpcMemory,
     LargeMemory,
     LargeCreate,
     LargeGet,
@@ -165,6 +173,12 @@ impl Figure {
             F::WatchOpen => spec(G::Watches, PerSecond, "open {watches} watches", NONE, NONE, NONE),
             F::WatchMemory => spec(G::Watches, Kib, "memory for one idle watch of {watches}", NONE, NONE, NONE),
             F::WatchDelivery => spec(G::Watches, Millis, "one event to {watches} watches", NONE, NONE, NONE),
+            F::HttpEvents => spec(G::WatchTransports, PerSecond, "HTTP watch: events to {watchers} watchers of {pods} pods", NONE, NONE, NONE),
+            F::GrpcEvents => spec(G::WatchTransports, PerSecond, "gRPC watch: the same", NONE, NONE, NONE),
+            F::HttpCpu => spec(G::WatchTransports, Seconds, "HTTP watch: CPU for these events, {patches} patches", NONE, NONE, NONE),
+            F::GrpcCpu => spec(G::WatchTransports, Seconds, "gRPC watch: the same", NONE, NONE, NONE),
+            F::HttpMemory => spec(G::WatchTransports, Mib, "HTTP watch: peak memory", NONE, NONE, NONE),
+            F::GrpcMemory => spec(G::WatchTransports, Mib, "gRPC watch: peak memory", NONE, NONE, NONE),
             F::LargeMemory => spec(G::Large, Mib, "memory after creating and getting {large_pods} pods", 6270.0, NONE, 700.0),
             F::LargeCreate => spec(G::Large, PerSecond, "create {large_pods} pods, {clients} clients", 1005.0, NONE, 4500.0),
             F::LargeGet => spec(G::Large, PerSecond, "get each of {large_pods} pods, {clients} clients", 2620.0, NONE, 24_000.0),

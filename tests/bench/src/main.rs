@@ -10,6 +10,7 @@ mod chart;
 mod client;
 mod crew;
 mod figures;
+mod grpc;
 mod lists;
 mod measure;
 mod operations;

@@ -8,7 +8,7 @@ use crate::operations::{self, Operation};
 use crate::pod::NAMESPACE;
 use crate::samples::Samples;
 use crate::server::Server;
-use crate::watches;
+use crate::watches::{self, Transport};
 use anyhow::Result;
 use harness::etcd::Etcd;
 use std::path::Path;
@@ -41,6 +41,9 @@ pub(crate) fn all(args: &Args, program: &Path, samples: &mut Samples) -> Result<
         }
         if args.wants(Group::Watches) {
             idle_watches(args, program, samples)?;
+        }
+        if args.wants(Group::WatchTransports) {
+            watch_transports(args, program, samples)?;
         }
     }
     if args.wants(Group::Large) {
@@ -109,7 +112,7 @@ fn load(args: &Args, server: &Server, samples: &mut Samples) -> Result<()> {
     if wants(Group::Fanout) {
         say("fan-out");
         let events = u64::from(load.watchers) * u64::from(load.patches);
-        let cost = watches::fan_out(server, load, pods)?;
+        let cost = watches::fan_out(server, load, pods, Transport::Http)?;
         samples.add_rate(Figure::Fanout, events, cost.time);
         samples.add_share(Figure::FanoutCpu, cost.server, events);
         samples.add_share(Figure::FanoutClientCpu, cost.client, events);
@@ -136,6 +139,34 @@ fn idle_watches(args: &Args, program: &Path, samples: &mut Samples) -> Result<()
     Ok(())
 }
 
+/// The same fan-out over both transports, over the same etcd, each with a server that has done nothing else.
+fn watch_transports(args: &Args, program: &Path, samples: &mut Samples) -> Result<()> {
+    let load = &args.load;
+    let etcd = Etcd::start()?;
+    let server = start(program, &etcd)?;
+    server.make_namespace(NAMESPACE)?;
+    say("create");
+    operations::run(&server, load.clients, Operation::Create, load.pods, load.pods)?;
+    drop(server);
+    let events = u64::from(load.watchers) * u64::from(load.patches);
+    for (transport, rate, cpu, memory) in [
+        (Transport::Http, Figure::HttpEvents, Figure::HttpCpu, Figure::HttpMemory),
+        (Transport::Grpc, Figure::GrpcEvents, Figure::GrpcCpu, Figure::GrpcMemory),
+    ] {
+        let server = start(program, &etcd)?;
+        if !transport.is_offered(&server)? {
+            say(&format!("no {transport:?} here"));
+            continue;
+        }
+        say(&format!("fan-out over {transport:?}"));
+        let cost = watches::fan_out(&server, load, load.pods, transport)?;
+        samples.add_rate(rate, events, cost.time);
+        samples.add_time(cpu, cost.server);
+        samples.add(memory, server.memory()?.peak);
+    }
+    Ok(())
+}
+
 /// As many pods as a cluster may have.
 fn large(args: &Args, program: &Path, samples: &mut Samples) -> Result<()> {
     let load = &args.load;
@@ -157,7 +188,7 @@ fn large(args: &Args, program: &Path, samples: &mut Samples) -> Result<()> {
     say("large: watch from the initial state");
     samples.add_time(Figure::LargeWatchList, watches::initial_events(&server, pods)?);
     say("large: fan-out");
-    let cost = watches::fan_out(&server, load, pods)?;
+    let cost = watches::fan_out(&server, load, pods, Transport::Http)?;
     let events = u64::from(load.watchers) * u64::from(load.patches);
     samples.add_rate(Figure::LargeFanout, events, cost.time);
     samples.add(Figure::LargePeak, server.memory()?.peak);

@@ -4,7 +4,7 @@ use crate::client::{Connection, Target};
 use crate::crew::{self, Cost};
 use crate::pod::{self, Template};
 use crate::server::Server;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use bytes::Bytes;
 use http::Method;
 use std::sync::Arc;
@@ -72,7 +72,8 @@ impl Job {
                 (Method::DELETE, format!("{}?gracePeriodSeconds=0", pod()), None, Bytes::new())
             }
         };
-        connection.size(method, &path, content_type, body).await?;
+        let answer = connection.size(method, &path, content_type, body).await;
+        answer.with_context(|| format!("{:?} {path}", self.operation))?;
         Ok(())
     }
 }
