@@ -2,13 +2,14 @@
 
 use crate::binaries;
 use crate::cli::BenchArgs;
+use crate::etcd_package;
 use crate::layout;
 use crate::packages;
 use crate::stages::Stages;
 use anyhow::{Context, Result, bail};
 use std::process::Command;
 
-/// Runs the benchmark; its figures go to the terminal and to `_output/bench.json`.
+/// Runs the benchmark; its figures go to the terminal and, unless the flags say otherwise, to `_output/bench.json`.
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     let stages = Stages::new();
     if nix::unistd::geteuid().is_root() {
@@ -19,12 +20,21 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
             if args.skip_build { 0 } else { binaries::build(stage, &["kube-apiserver", "bench"])? };
         Ok((format!("{compiled} crates compiled"), binaries::target_directory()?.join("release")))
     })?;
+    // The one that a cluster gets, so that figures of two machines have the same etcd below them.
+    let etcd = match std::env::var_os("KEELSON_ETCD") {
+        Some(program) => program.into(),
+        None => {
+            stages.run("etcd", |stage| etcd_package::find(stage).map(|etcd| (etcd.version, etcd.path)))?.1
+        }
+    };
     let status = Command::new(bin.join("bench"))
+        .env("KEELSON_ETCD", etcd)
         .arg("--apiserver")
         .arg(bin.join("kube-apiserver"))
-        .args(["--pods", &args.pods.to_string(), "--watchers", &args.watchers.to_string()])
         .arg("--out")
         .arg(layout::workspace().join("_output/bench.json"))
+        // The last of a repeated flag counts.
+        .args(&args.flags)
         .status()
         .context("cannot start the load generator")?;
     if !status.success() {

@@ -22,7 +22,7 @@ pub(crate) enum Command {
     Doctor,
     /// Run every test: style, unit, component and cluster tests.
     Test(TestArgs),
-    /// Measure the daemons and compare with upstream.
+    /// Measure kube-apiserver and compare with upstream.
     Bench(BenchArgs),
     /// Measure how long pods take to start and to go on the cluster that `up` made
     BenchPods,
@@ -81,15 +81,12 @@ pub(crate) enum Part {
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
-    /// Pods to create, get, list and delete
-    #[arg(long, default_value_t = 5000)]
-    pub(crate) pods: u32,
-    /// Watchers in the fan-out
-    #[arg(long, default_value_t = 200)]
-    pub(crate) watchers: u32,
     /// Use the release binaries that the last build left
     #[arg(long)]
     pub(crate) skip_build: bool,
+    /// What to measure and how often, after the flags above: `cargo xtask bench -- --help` lists it
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
+    pub(crate) flags: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -103,4 +100,22 @@ pub(crate) struct SuperviseArgs {
     /// The program and its arguments
     #[arg(last = true, required = true)]
     pub(crate) command: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bench_hands_on_what_is_not_its_own() {
+        let flags = |words: &[&str]| {
+            let cli = Cli::try_parse_from([&["cargo xtask", "bench"], words].concat()).unwrap();
+            let Command::Bench(args) = cli.command else { panic!("not bench") };
+            (args.skip_build, args.flags)
+        };
+        let onward = ["--only", "get,list", "--runs=1"].map(str::to_owned).to_vec();
+        assert_eq!(flags(&["--skip-build", "--only", "get,list", "--runs=1"]), (true, onward));
+        assert_eq!(flags(&["--", "--help"]), (false, vec!["--help".to_owned()]));
+        assert_eq!(flags(&[]), (false, vec![]));
+    }
 }

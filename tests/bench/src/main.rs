@@ -1,89 +1,79 @@
 //! Measures a real kube-apiserver over a real etcd, on loopback, and prints the figures beside upstream's.
 //!
-//! The load comes from the same machine over TLS and HTTP/2, each client on a connection of its own. Beside the rate
-//! stands the server's CPU time for one operation: machines differ, and that differs least.
+//! The load comes from the same machine over TLS and HTTP/2, each client on a connection of its own. Beside a rate
+//! stands the server's CPU time for one operation: machines differ, and that differs least. `docs/benchmark.md` says
+//! what each figure means.
 
+mod args;
+mod bare_etcd;
+mod chart;
 mod client;
-mod load;
+mod crew;
+mod figures;
+mod grpc;
+mod lists;
+mod measure;
+mod operations;
+mod pod;
 mod report;
+mod samples;
+mod server;
 mod usage;
+mod watches;
 
 use anyhow::{Context, Result};
+use args::Args;
 use clap::Parser;
-use client::Target;
-use harness::apiserver::ApiServer;
 use harness::etcd::Etcd;
-use report::Row;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
-use usage::Usage;
-
-/// What to measure.
-#[derive(Debug, Parser)]
-struct Args {
-    /// The kube-apiserver to measure
-    #[arg(long)]
-    apiserver: PathBuf,
-    /// Pods to create, get, list and delete
-    #[arg(long, default_value_t = 5000)]
-    pods: u32,
-    /// Watchers in the fan-out
-    #[arg(long, default_value_t = 200)]
-    watchers: u32,
-    /// Patches in the fan-out
-    #[arg(long, default_value_t = 1000)]
-    patches: u32,
-    /// Concurrent clients
-    #[arg(long, default_value_t = 32)]
-    clients: u32,
-    /// File for the figures, as JSON
-    #[arg(long)]
-    out: Option<PathBuf>,
-}
+use report::Report;
+use samples::Samples;
+use std::path::Path;
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let rows = runtime.block_on(measure(&args))?;
-    print!("{}", report::table(&rows));
+    let (report, result) = match (&args.from, &args.apiserver) {
+        (Some(from), _) => (read(from)?, Ok(())),
+        (None, Some(program)) => measure(&args, program)?,
+        (None, None) => unreachable!("the command line asks for one of them"),
+    };
+    // A failure late in a long measurement does not take away what came before it.
+    print!("{}", report.table());
+    println!("{}", report.notes());
     if let Some(out) = &args.out {
-        if let Some(dir) = out.parent() {
-            std::fs::create_dir_all(dir)?;
-        }
-        std::fs::write(out, serde_json::to_vec_pretty(&rows)?)
-            .with_context(|| format!("cannot write {}", out.display()))?;
-        println!("written to {}", out.display());
+        write(out, &serde_json::to_vec_pretty(&report)?)?;
     }
-    Ok(())
+    if let Some(chart) = &args.chart {
+        write(chart, chart::svg(&report).as_bytes())?;
+    }
+    result
 }
 
-async fn measure(args: &Args) -> Result<Vec<Row>> {
-    let etcd = Etcd::start()?;
-    let begun = Instant::now();
-    let mut server = ApiServer::start(&args.apiserver, &etcd)?;
-    let target = Target::new(server.port, &server.ca.cert, &server.admin.cert, &server.admin.key)?;
-    let until = begun + Duration::from_secs(60);
-    while !target.is_ready().await {
-        server.check_running()?;
-        anyhow::ensure!(Instant::now() < until, "kube-apiserver is not ready after 60 s");
-        tokio::time::sleep(Duration::from_millis(5)).await;
+fn measure(args: &Args, program: &Path) -> Result<(Report, Result<()>)> {
+    let mut samples = Samples::default();
+    // Programs are started in directories of their own.
+    let absolute = program.canonicalize().with_context(|| format!("cannot find {}", program.display()))?;
+    let result = measure::all(args, &absolute, &mut samples);
+    let report = Report {
+        apiserver: program.display().to_string(),
+        etcd: Etcd::version()?,
+        cores: std::thread::available_parallelism()?.get(),
+        runs: args.runs,
+        load: args.load.clone(),
+        rows: report::rows(&samples, &args.load, |group| args.wants(group)),
+    };
+    Ok((report, result))
+}
+
+fn read(file: &Path) -> Result<Report> {
+    let text = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("{} has no figures", file.display()))
+}
+
+fn write(file: &Path, text: &[u8]) -> Result<()> {
+    if let Some(dir) = file.parent() {
+        std::fs::create_dir_all(dir)?;
     }
-    let mut rows = vec![Row::seconds("start to /readyz", begun.elapsed(), 1.7)];
-
-    eprintln!("idle for 10 s");
-    let before = Usage::of(server.pid())?;
-    // What is measured here is doing nothing.
-    tokio::time::sleep(Duration::from_secs(10)).await;
-    let idle = Usage::of(server.pid())?;
-    rows.push(Row::mib("idle memory", idle.resident, 257.0));
-    rows.push(Row::percent("idle CPU, of a core", (idle.cpu - before.cpu).as_secs_f64() * 10.0, 1.3));
-
-    load::prepare(&target).await?;
-    rows.extend(load::create(&target, server.pid(), args).await?);
-    rows.extend(load::get(&target, server.pid(), args).await?);
-    rows.extend(load::lists(&target, server.pid(), args).await?);
-    rows.extend(load::fan_out(&target, server.pid(), args).await?);
-    rows.extend(load::delete(&target, server.pid(), args).await?);
-    rows.push(Row::mib("peak memory under this load", Usage::of(server.pid())?.peak, 667.0));
-    Ok(rows)
+    std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    eprintln!("written to {}", file.display());
+    Ok(())
 }

@@ -1,96 +1,245 @@
-//! The figures as rows of a table, beside upstream's from the same kind of machine.
+//! The figures as a table, beside upstream's, and as JSON.
 
-use serde::Serialize;
+use crate::args::Load;
+use crate::figures::{Figure, Group, Unit};
+use crate::samples::{Samples, median};
+use serde::{Deserialize, Serialize};
 use std::fmt::Write;
-use std::time::Duration;
+
+/// What one call of this program has measured.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) apiserver: String,
+    pub(crate) etcd: String,
+    pub(crate) cores: usize,
+    pub(crate) runs: u32,
+    pub(crate) load: Load,
+    pub(crate) rows: Vec<Row>,
+}
 
 /// One figure.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Row {
-    work: String,
-    unit: &'static str,
-    keelson: f64,
-    /// kube-apiserver 1.36.2 over etcd 3.5.16 on a quiet machine of two cores.
-    upstream: f64,
-    /// Whether more is better.
-    more: bool,
+    pub(crate) figure: Figure,
+    pub(crate) group: Group,
+    pub(crate) work: String,
+    pub(crate) unit: Unit,
+    pub(crate) median: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+    pub(crate) upstream: Option<f64>,
+    pub(crate) ceiling: Option<f64>,
+    pub(crate) goal: Option<f64>,
+    /// Whether the median reaches the goal.
+    pub(crate) reached: Option<bool>,
+    /// What each run measured.
+    pub(crate) runs: Vec<f64>,
 }
 
 impl Row {
-    fn new(work: &str, unit: &'static str, keelson: f64, upstream: f64, more: bool) -> Row {
-        Row { work: work.to_owned(), unit, keelson, upstream, more }
-    }
-
-    pub(crate) fn seconds(work: &str, time: Duration, upstream: f64) -> Row {
-        Row::new(work, "s", time.as_secs_f64(), upstream, false)
-    }
-
-    pub(crate) fn millis(work: &str, time: Duration, upstream: f64) -> Row {
-        Row::new(work, "ms", time.as_secs_f64() * 1e3, upstream, false)
-    }
-
-    pub(crate) fn micros(work: &str, time: Duration, upstream: f64) -> Row {
-        Row::new(work, "µs", time.as_secs_f64() * 1e6, upstream, false)
-    }
-
-    pub(crate) fn rate(work: &str, per_second: f64, upstream: f64) -> Row {
-        Row::new(work, "/s", per_second, upstream, true)
-    }
-
-    pub(crate) fn mib(work: &str, mib: f64, upstream: f64) -> Row {
-        Row::new(work, "MiB", mib, upstream, false)
-    }
-
-    pub(crate) fn percent(work: &str, percent: f64, upstream: f64) -> Row {
-        Row::new(work, "%", percent, upstream, false)
+    fn new(figure: Figure, runs: &[f64], load: &Load) -> Option<Row> {
+        let spec = figure.spec();
+        let median = median(runs)?;
+        let work = describe(spec.work, load);
+        // Upstream was measured under the default load, and no other may be compared with it.
+        let alike = work == describe(spec.work, &Load::default());
+        let goal = spec.goal.filter(|_| alike);
+        Some(Row {
+            figure,
+            group: spec.group,
+            work,
+            unit: spec.unit,
+            median,
+            min: runs.iter().copied().fold(f64::INFINITY, f64::min),
+            max: runs.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            upstream: spec.upstream.filter(|_| alike),
+            ceiling: spec.ceiling.filter(|_| alike),
+            goal,
+            reached: goal.map(|goal| spec.unit.factor(median, goal) >= 1.0),
+            runs: runs.to_vec(),
+        })
     }
 
     /// How many times better than upstream.
-    fn factor(&self) -> f64 {
-        let (good, bad) =
-            if self.more { (self.keelson, self.upstream) } else { (self.upstream, self.keelson) };
-        good / bad.max(f64::MIN_POSITIVE)
+    pub(crate) fn factor(&self) -> Option<f64> {
+        Some(self.unit.factor(self.median, self.upstream?))
+    }
+
+    fn cells(&self) -> [String; 8] {
+        let with_unit = |number| format!("{} {}", digits(number), self.unit.symbol());
+        let known = |number: Option<f64>| number.map(digits).unwrap_or_default();
+        let spread = match self.runs.len() {
+            1 => String::new(),
+            _ => format!("{} – {}", digits(self.min), digits(self.max)),
+        };
+        [
+            self.work.clone(),
+            with_unit(self.median),
+            spread,
+            known(self.upstream),
+            self.factor().map(times).unwrap_or_default(),
+            known(self.ceiling),
+            known(self.goal),
+            self.reached.map(|reached| if reached { "yes" } else { "no" }).unwrap_or_default().to_owned(),
+        ]
     }
 }
 
-/// The rows as text.
-pub(crate) fn table(rows: &[Row]) -> String {
-    let mut text = String::new();
-    // Writing to a String cannot fail.
-    let _ = writeln!(text, "{:<48} {:>14} {:>14} {:>8}", "work", "Keelson", "upstream", "better");
-    for row in rows {
-        let value = |number: f64| format!("{} {}", figure(number), row.unit);
-        let factor = if row.keelson > 0.0 { format!("{:.1} x", row.factor()) } else { "-".to_owned() };
-        let _ = writeln!(
-            text,
-            "{:<48} {:>14} {:>14} {factor:>8}",
-            row.work,
-            value(row.keelson),
-            value(row.upstream)
-        );
-    }
-    text
+/// Puts the load's parameters into a row's text.
+fn describe(work: &str, load: &Load) -> String {
+    [
+        ("{pods}", load.pods),
+        ("{clients}", load.clients),
+        ("{watchers}", load.watchers),
+        ("{patches}", load.patches),
+        ("{watches}", load.watches),
+        ("{large_pods}", load.large_pods),
+    ]
+    .into_iter()
+    .fold(work.to_owned(), |text, (name, number)| text.replace(name, &digits(f64::from(number))))
 }
 
-/// Three figures that count, no more.
-fn figure(number: f64) -> String {
-    match number {
-        n if n >= 100.0 => format!("{n:.0}"),
-        n if n >= 10.0 => format!("{n:.1}"),
-        n => format!("{n:.2}"),
+/// Three figures that count and no more, or all before the point; thousands set apart.
+pub(crate) fn digits(number: f64) -> String {
+    if number.fract() == 0.0 || number >= 99.95 {
+        let whole = format!("{number:.0}");
+        let groups: Vec<&str> =
+            whole.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
+        return groups.join(",");
+    }
+    if number >= 9.995 { format!("{number:.1}") } else { format!("{number:.2}") }
+}
+
+/// A factor as text.
+pub(crate) fn times(factor: f64) -> String {
+    match factor {
+        f if f >= 9.95 => format!("{f:.0} ×"),
+        f if f >= 0.95 => format!("{f:.1} ×"),
+        f => format!("{f:.2} ×"),
+    }
+}
+
+const HEADINGS: [&str; 8] =
+    ["work", "measured", "least – most", "upstream", "better", "ceiling", "goal", "reached"];
+
+/// The rows of the groups that are wanted.
+pub(crate) fn rows(samples: &Samples, load: &Load, wanted: impl Fn(Group) -> bool) -> Vec<Row> {
+    samples
+        .iter()
+        .filter(|(figure, _)| wanted(figure.spec().group))
+        .filter_map(|(figure, numbers)| Row::new(figure, numbers, load))
+        .collect()
+}
+
+impl Report {
+    /// The figures as a Markdown table that is a table on a terminal too.
+    pub(crate) fn table(&self) -> String {
+        let mut lines = vec![HEADINGS.map(str::to_owned)];
+        lines.extend(self.rows.iter().map(Row::cells));
+        let width =
+            |column: usize| lines.iter().map(|cells| cells[column].chars().count()).max().unwrap_or(0);
+        let widths: [usize; 8] = std::array::from_fn(width);
+        let mut text = String::new();
+        for (number, cells) in lines.iter().enumerate() {
+            for (column, (cell, width)) in cells.iter().zip(widths).enumerate() {
+                let space = " ".repeat(width - cell.chars().count());
+                // Words to the left, numbers to the right.
+                let _ = if column == 0 {
+                    write!(text, "| {cell}{space} ")
+                } else {
+                    write!(text, "| {space}{cell} ")
+                };
+            }
+            text.push_str("|\n");
+            if number == 0 {
+                for (column, width) in widths.into_iter().enumerate() {
+                    let line = "-".repeat(width);
+                    let _ = if column == 0 { write!(text, "|-{line}-") } else { write!(text, "|-{line}:") };
+                }
+                text.push_str("|\n");
+            }
+        }
+        text
+    }
+
+    /// What the table does not say.
+    pub(crate) fn notes(&self) -> String {
+        let (apiserver, etcd, cores, runs) = (&self.apiserver, &self.etcd, self.cores, self.runs);
+        format!("{apiserver} over etcd {etcd} on {cores} cores, median of {runs}")
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
+    fn report() -> Report {
+        let mut samples = Samples::default();
+        for millis in [300, 170, 200] {
+            samples.add_time(Figure::Start, Duration::from_millis(millis));
+        }
+        samples.add_rate(Figure::Get, 1_234_567, Duration::from_secs(100));
+        samples.add(Figure::LargeGet, 9000.0);
+        samples.add(Figure::WatchMemory, 3.456);
+        let load = Load { large_pods: 1500, ..Load::default() };
+        let rows = rows(&samples, &load, |group| group != Group::Watches);
+        Report { apiserver: "kube-apiserver".into(), etcd: "3.5.16".into(), cores: 2, runs: 3, load, rows }
+    }
 
     #[test]
-    fn factors_say_what_is_better() {
-        let faster = Row::seconds("start", Duration::from_millis(170), 1.7);
-        assert!((faster.factor() - 10.0).abs() < 0.01);
-        let more = Row::rate("gets", 2930.0 * 2.0, 2930.0);
-        assert!((more.factor() - 2.0).abs() < 0.01);
-        assert!(table(&[faster, more]).contains("10.0 x"));
+    fn rows_have_median_spread_and_comparison() {
+        let rows = report().rows;
+        let figures: Vec<Figure> = rows.iter().map(|row| row.figure).collect();
+        assert_eq!(figures, [Figure::Start, Figure::Get, Figure::LargeGet]);
+        let start = &rows[0];
+        assert_eq!((start.median, start.min, start.max), (0.2, 0.17, 0.3));
+        assert_eq!(start.runs, [0.3, 0.17, 0.2]);
+        assert!((start.factor().unwrap() - 8.5).abs() < 1e-9);
+        // Less is better of a time, more of a rate.
+        assert_eq!((start.reached, rows[1].reached), (Some(true), Some(false)));
+    }
+
+    #[test]
+    fn another_load_is_compared_with_nothing() {
+        let row = &report().rows[2];
+        assert_eq!(row.work, "get each of 1,500 pods, 32 clients");
+        assert_eq!((row.factor(), row.goal, row.reached), (None, None, None));
+    }
+
+    #[test]
+    fn the_table_is_aligned() {
+        let table = report().table();
+        let expected = [
+            "| work                               |  measured | least – most | upstream | better | ceiling |   goal | reached |",
+            "|------------------------------------|----------:|-------------:|---------:|-------:|--------:|-------:|--------:|",
+            "| start to /readyz                   |    0.20 s |  0.17 – 0.30 |     1.70 |  8.5 × |         |   0.30 |     yes |",
+            "| get a pod, 32 clients              | 12,346 /s |              |    2,930 |  4.2 × |  40,000 | 25,000 |      no |",
+            "| get each of 1,500 pods, 32 clients |  9,000 /s |              |          |        |         |        |         |",
+        ];
+        assert_eq!(table.lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn json_comes_back_as_it_was() {
+        let report = report();
+        let back: Report = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
+        assert_eq!(back.table(), report.table());
+    }
+
+    #[test]
+    fn three_digits_count() {
+        for (number, text) in [
+            (0.0, "0"),
+            (0.126, "0.13"),
+            (4.5, "4.50"),
+            (17.0, "17"),
+            (17.345, "17.3"),
+            (667.4, "667"),
+            (70_000.0, "70,000"),
+            (1_234_567.8, "1,234,568"),
+        ] {
+            assert_eq!(digits(number), text);
+        }
     }
 }

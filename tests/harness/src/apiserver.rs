@@ -5,7 +5,7 @@ use crate::process::{Process, free_port};
 use anyhow::Result;
 use pki::{Leaf, Pair};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 use tempfile::TempDir;
 
 /// A running kube-apiserver, with the administrator's credentials.
@@ -61,6 +61,11 @@ impl ApiServer {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.process.pid()
+    }
+
+    /// The moment just before it was forked.
+    pub fn started(&self) -> Instant {
+        self.process.started()
     }
 
     /// Fails with the end of its log when it has ended.

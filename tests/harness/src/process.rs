@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 pub struct Process {
     name: String,
     child: Child,
+    started: Instant,
     log: PathBuf,
 }
 
@@ -24,6 +25,7 @@ impl Process {
     pub fn start(name: &str, program: &Path, args: &[String], dir: &Path) -> Result<Process> {
         let log = dir.join(format!("{name}.log"));
         let file = std::fs::File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
+        let started = Instant::now();
         let child = Command::new(program)
             .args(args)
             .current_dir(dir)
@@ -32,12 +34,17 @@ impl Process {
             .stderr(file)
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
-        Ok(Process { name: name.to_owned(), child, log })
+        Ok(Process { name: name.to_owned(), child, started, log })
     }
 
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The moment just before it was forked.
+    pub fn started(&self) -> Instant {
+        self.started
     }
 
     /// Fails with the end of its log when it has ended.
