@@ -1,17 +1,28 @@
-//! Compiles the interface definitions with protox, so that no `protoc` is needed: the CRI to Rust, the Kubernetes objects
-//! to descriptors that are interpreted at run time (Rust types for them exist already, and take long to compile).
+//! Compiles the interface definitions with protox, so that no `protoc` is needed: the CRI and our watch service to Rust,
+//! the Kubernetes objects to descriptors that are interpreted at run time (Rust types for them exist already, and take long
+//! to compile).
 
 use std::error::Error;
-use std::path::Path;
+use std::path::PathBuf;
 use std::{env, fs};
 
 const CRI: &str = "cri/api.proto";
+const WATCH: &str = "watch/v1/watch.proto";
 const KUBERNETES: &str = "k8s";
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed={CRI}");
     let cri = protox::compile([CRI], ["."])?;
     tonic_prost_build::configure().build_server(true).compile_fds(cri)?;
+
+    println!("cargo:rerun-if-changed={WATCH}");
+    let mut compiler = protox::Compiler::new(["."])?;
+    // With the comments: server reflection shows them.
+    compiler.include_source_info(true).open_file(WATCH)?;
+    fs::write(out_dir()?.join("watch.bin"), compiler.encode_file_descriptor_set())?;
+    // Objects are handed on as they came, so they must not be copied out of the message.
+    let watch = tonic_prost_build::configure().build_server(true).build_transport(false).bytes(".");
+    watch.compile_fds(compiler.file_descriptor_set())?;
 
     println!("cargo:rerun-if-changed={KUBERNETES}");
     let mut files = Vec::new();
@@ -22,7 +33,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut compiler = protox::Compiler::new(["."])?;
     compiler.include_imports(true).include_source_info(false).open_files(files)?;
     // Encoded by the compiler: `prost-types` would lose the options of `facts.proto`.
-    let descriptors = compiler.encode_file_descriptor_set();
-    fs::write(Path::new(&env::var("OUT_DIR")?).join("k8s.bin"), descriptors)?;
+    fs::write(out_dir()?.join("k8s.bin"), compiler.encode_file_descriptor_set())?;
     Ok(())
+}
+
+fn out_dir() -> Result<PathBuf, env::VarError> {
+    env::var("OUT_DIR").map(PathBuf::from)
 }
