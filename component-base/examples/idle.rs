@@ -7,7 +7,7 @@ use component_base::{
     Shutdown,
     cli::{self, BoxError, Component},
     client,
-    informer::InformerBuilder,
+    informer::{Connection, InformerBuilder},
     metrics::Registry,
     serving::{Endpoints, HealthChecks, ServingConfig, TlsFiles, serve},
 };
@@ -39,9 +39,10 @@ async fn run(args: Args, shutdown: Shutdown) -> Result<(), BoxError> {
     let serving = serve(serving, Endpoints::new(HealthChecks::new(), registry), &shutdown).await?;
     if let Some(kubeconfig) = &args.kubeconfig {
         let client = client::load(Some(kubeconfig), "idle").await?;
-        let services = InformerBuilder::<Service>::new(client.clone()).start(&shutdown);
-        let slices = InformerBuilder::<EndpointSlice>::new(client.clone()).start(&shutdown);
-        let nodes = InformerBuilder::<Node>::new(client).start(&shutdown);
+        let connection = Connection::new(client);
+        let services = InformerBuilder::<Service>::new(connection.clone()).start(&shutdown);
+        let slices = InformerBuilder::<EndpointSlice>::new(connection.clone()).start(&shutdown);
+        let nodes = InformerBuilder::<Node>::new(connection).start(&shutdown);
         tokio::join!(services.wait_synced(), slices.wait_synced(), nodes.wait_synced());
         tracing::info!(services = services.store().len(), nodes = nodes.store().len(), "synced");
     }

@@ -3,8 +3,8 @@
 //!
 //! Answers to client-go's SharedIndexInformer and Reflector. One informer per resource and process, cloned to
 //! whoever needs it; every reader shares the same `Arc` of an object. The rules are in `reflector` (a state machine
-//! without IO), the transport behind `source::ListWatch`; HTTP is there now, and a second transport can be put
-//! beside it without touching anything else.
+//! without IO), the transport behind `source::ListWatch`: our gRPC watch service where the server offers it, with one
+//! stream for all informers of a [`Connection`], and Kubernetes' HTTP list and watch everywhere else.
 //!
 //! What is promised: the state is the newest the server has (never a list at resourceVersion 0); changes of one
 //! object arrive in order; what vanished while the connection was lost arrives as [`Change::Deleted`]; an object
@@ -15,25 +15,31 @@
 //! newest; added then deleted is nothing). Keys come in the order of their first unreceived change.
 
 mod backoff;
+#[cfg(test)]
+mod behaviour;
 mod cache;
 mod changes;
+mod connection;
+mod decode;
 mod driver;
+mod grpc;
 mod http;
 mod reflector;
 mod source;
 mod store;
 #[cfg(test)]
 mod tests;
+mod transport;
 
 use std::{fmt, fmt::Debug, sync::Arc};
 
 use apimachinery::meta::ObjectKey;
 use k8s_openapi::{Metadata, apimachinery::pkg::apis::meta::v1::ObjectMeta};
-use kube::Client;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 pub use changes::{Change, Changes};
+pub use connection::Connection;
 pub use store::{IndexValues, Store};
 
 use crate::Shutdown;
@@ -57,7 +63,7 @@ pub(crate) type Transform<K> = Box<dyn Fn(&mut K) + Send + Sync>;
 
 /// Says which objects an informer holds and how.
 pub struct InformerBuilder<K> {
-    client: Client,
+    connection: Connection,
     query: source::Query,
     indexes: Vec<(&'static str, IndexFunction<K>)>,
     transform: Transform<K>,
@@ -70,11 +76,11 @@ impl<K> Debug for InformerBuilder<K> {
 }
 
 impl<K: Object> InformerBuilder<K> {
-    /// All objects of `K` in the cluster.
+    /// All objects of `K` in the cluster. A daemon makes one [`Connection`] and clones it for each of its informers.
     #[must_use]
-    pub fn new(client: Client) -> Self {
+    pub fn new(connection: impl Into<Connection>) -> Self {
         Self {
-            client,
+            connection: connection.into(),
             query: source::Query::of::<K>(),
             indexes: Vec::new(),
             transform: Box::new(|object| object.metadata_mut().managed_fields = None),
@@ -127,7 +133,7 @@ impl<K: Object> InformerBuilder<K> {
     /// Starts listing and watching, until `shutdown`. Must be called inside a tokio runtime.
     #[must_use]
     pub fn start(self, shutdown: &Shutdown) -> Informer<K> {
-        let source = Arc::new(http::HttpListWatch::new(self.client, self.query));
+        let source = Arc::new(transport::Transport::new(self.connection, self.query));
         start_with(source, self.indexes, self.transform, shutdown)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use apimachinery::owner;
 use component_base::Shutdown;
-use component_base::informer::{Informer, InformerBuilder, Object, Store};
+use component_base::informer::{Connection, Informer, InformerBuilder, Object, Store};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
@@ -26,7 +26,7 @@ const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
 /// The shared informers.
 pub struct Informers {
-    client: Client,
+    connection: Connection,
     shutdown: Shutdown,
     pods: OnceLock<Informer<Pod>>,
     nodes: OnceLock<Informer<Node>>,
@@ -53,7 +53,7 @@ impl Informers {
     /// Nothing is started yet.
     pub fn new(client: Client, shutdown: Shutdown) -> Self {
         Self {
-            client,
+            connection: Connection::new(client),
             shutdown,
             pods: OnceLock::new(),
             nodes: OnceLock::new(),
@@ -76,7 +76,8 @@ impl Informers {
         cell: &OnceLock<Informer<K>>,
         build: impl FnOnce(InformerBuilder<K>) -> InformerBuilder<K>,
     ) -> Informer<K> {
-        cell.get_or_init(|| build(InformerBuilder::new(self.client.clone())).start(&self.shutdown)).clone()
+        cell.get_or_init(|| build(InformerBuilder::new(self.connection.clone())).start(&self.shutdown))
+            .clone()
     }
 
     /// Pods, without the parts of their spec that no controller reads.

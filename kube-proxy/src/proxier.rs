@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use apimachinery::meta::{self, ObjectKey};
 use apimachinery::validation::names::parse_ip;
 use component_base::Shutdown;
-use component_base::informer::{Change, Informer, InformerBuilder, Store};
+use component_base::informer::{Change, Connection, Informer, InformerBuilder, Store};
 use component_base::metrics::Registry;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -45,13 +45,15 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let health = Arc::new(Health::new(&config, &metrics));
     health::serve(&config, &health, &metrics, &shutdown).await?;
 
-    let services = InformerBuilder::<Service>::new(client.clone()).label_selector(SERVICES).start(&shutdown);
-    let slices = InformerBuilder::<EndpointSlice>::new(client.clone())
+    let connection = Connection::new(client);
+    let services =
+        InformerBuilder::<Service>::new(connection.clone()).label_selector(SERVICES).start(&shutdown);
+    let slices = InformerBuilder::<EndpointSlice>::new(connection.clone())
         .label_selector(SLICES)
         .index(BY_SERVICE, |slice| service_of(slice).map(|key| key.to_string()).into_iter().collect())
         .transform(|slice| slice.metadata.annotations = None)
         .start(&shutdown);
-    let node = InformerBuilder::<Node>::new(client)
+    let node = InformerBuilder::<Node>::new(connection)
         .field_selector(format!("metadata.name={}", config.node_name))
         .start(&shutdown);
     tokio::select! {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use component_base::Shutdown;
 use component_base::events::EventRecorder;
+use component_base::informer::Connection;
 use component_base::metrics::Registry;
 use component_base::serving::{self, Endpoints, HealthChecks, ServingConfig};
 use parking_lot::Mutex;
@@ -64,7 +65,7 @@ pub enum RunError {
     },
 }
 
-fn runtime_config(config: &Config, client: Option<kube::Client>, recorder: Recorder) -> RuntimeConfig {
+fn runtime_config(config: &Config, connection: Option<Connection>, recorder: Recorder) -> RuntimeConfig {
     RuntimeConfig {
         endpoint: config.runtime_endpoint.clone(),
         root_dir: config.root_dir.clone(),
@@ -81,7 +82,7 @@ fn runtime_config(config: &Config, client: Option<kube::Client>, recorder: Recor
         serialize_image_pulls: config.serialize_image_pulls,
         cpu_cfs_quota: config.cpu_cfs_quota,
         pod_pids_limit: config.pod_pids_limit,
-        client,
+        connection,
         recorder,
     }
 }
@@ -98,7 +99,7 @@ async fn make_directories(config: &Config) -> Result<(), RunError> {
 /// The owners that the rest is built from.
 struct Owners {
     config: Config,
-    client: Option<kube::Client>,
+    connection: Option<Connection>,
     recorder: Recorder,
     runtime: Runtime,
     runtime_state: RuntimeState,
@@ -122,19 +123,20 @@ impl Owners {
         let recorder = client.clone().map_or_else(Recorder::log_only, |client| {
             Recorder::to_apiserver(EventRecorder::new(client, "kubelet", &config.node.name))
         });
-        let runtime = Runtime::connect(runtime_config(&config, client.clone(), recorder.clone()))?;
+        let connection = client.clone().map(Connection::new);
+        let runtime = Runtime::connect(runtime_config(&config, connection.clone(), recorder.clone()))?;
         let volumes = VolumeManager::new(VolumeConfig {
             root_dir: config.root_dir.clone(),
             node_name: config.node.name.clone(),
             node_ips: config.node.ips.clone(),
-            client: client.clone(),
+            client,
         });
         let pods = PodManager::default();
         Ok(Self {
             statuses: StatusManager::new(pods.clone()),
             mirrors: MirrorPods::new(pods.clone()),
             config,
-            client,
+            connection,
             recorder,
             runtime,
             runtime_state: RuntimeState::default(),
@@ -186,7 +188,7 @@ impl Owners {
             runtime: self.runtime.clone(),
             pods: self.pods.clone(),
             statuses: self.statuses.clone(),
-            client: self.client.clone(),
+            client: self.connection.as_ref().map(|connection| connection.client().clone()),
             metrics: Registry::new(),
         };
         server::start(context, &self.tracker, &self.shutdown).await?;
@@ -204,13 +206,13 @@ impl Owners {
             mirrors: self.mirrors.clone(),
         };
         owner.measure();
-        let Some(client) = self.client.clone() else { return };
-        let shutdown = &self.shutdown;
+        let Some(connection) = &self.connection else { return };
+        let (client, shutdown) = (connection.client(), &self.shutdown);
         self.tracker.spawn(self.statuses.clone().run(client.clone(), shutdown.clone()));
         self.tracker.spawn(self.mirrors.clone().run(client.clone(), shutdown.clone()));
         let name = self.config.node.name.clone();
-        self.tracker.spawn(apiserver::run(client.clone(), name, sources.clone(), shutdown.clone()));
-        owner.start(&client, &self.tracker, shutdown);
+        self.tracker.spawn(apiserver::run(connection.clone(), name, sources.clone(), shutdown.clone()));
+        owner.start(connection, &self.tracker, shutdown);
     }
 }
 
@@ -221,7 +223,7 @@ impl Owners {
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     let owners = Owners::build(config, shutdown.clone()).await?;
     let config = &owners.config;
-    tracing::info!(node = %config.node.name, ips = ?config.node.ips, standalone = owners.client.is_none(), "node");
+    tracing::info!(node = %config.node.name, ips = ?config.node.ips, standalone = owners.connection.is_none(), "node");
     serve_health(config, &shutdown).await?;
 
     let (source_updates, sources) = mpsc::unbounded_channel();
@@ -265,7 +267,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
         garbage,
         node: owners.node.clone(),
         manifests_ready: config.static_pod_path.is_none(),
-        api_ready: owners.client.is_none(),
+        api_ready: owners.connection.is_none(),
     };
     sync_loop.run(Inputs { sources, runtime_changes, probe_changes }, shutdown).await;
     tracker.close();

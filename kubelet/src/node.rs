@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use component_base::Shutdown;
-use component_base::informer::{Change, InformerBuilder};
+use component_base::informer::{Change, Connection, InformerBuilder};
 use k8s_openapi::api::core::v1::{Node, ObjectReference};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
@@ -52,10 +52,11 @@ impl NodeOwner {
     }
 
     /// Registers the node, then keeps its status and lease.
-    pub fn start(self, client: &kube::Client, tracker: &TaskTracker, shutdown: &Shutdown) {
+    pub fn start(self, connection: &Connection, tracker: &TaskTracker, shutdown: &Shutdown) {
         let (registered, node_uid) = watch::channel(None);
+        let client = connection.client();
         tracker.spawn(lease::run(client.clone(), self.config.clone(), node_uid.clone(), shutdown.clone()));
-        tracker.spawn(self.clone().follow_object(client.clone(), registered, shutdown.clone()));
+        tracker.spawn(self.clone().follow_object(connection.clone(), registered, shutdown.clone()));
         tracker.spawn(status_loop::run(self, client.clone(), shutdown.clone()));
     }
 
@@ -76,11 +77,11 @@ impl NodeOwner {
     /// Watches the node's own object: its uid, labels and podCIDR.
     async fn follow_object(
         self,
-        client: kube::Client,
+        connection: Connection,
         uid: watch::Sender<Option<String>>,
         shutdown: Shutdown,
     ) {
-        let informer = InformerBuilder::<Node>::new(client)
+        let informer = InformerBuilder::<Node>::new(connection)
             .field_selector(format!("metadata.name={}", self.config.name))
             .transform(|node: &mut Node| node.metadata.managed_fields = None)
             .start(&shutdown);

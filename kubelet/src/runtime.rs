@@ -81,7 +81,7 @@ impl Runtime {
         let cri = cri::Client::new(&socket, config.request_timeout);
         let images = ImageManager::new(cri.clone(), config.recorder.clone(), config.serialize_image_pulls);
         Ok(Self {
-            services: ServiceSource::start(config.client.clone()),
+            services: ServiceSource::start(config.connection.clone()),
             config: Arc::new(config),
             cri,
             images: Arc::new(images),
@@ -197,12 +197,12 @@ impl Runtime {
         if name.is_empty() {
             return Ok(String::new());
         }
-        let Some(client) = &self.config.client else {
+        let Some(connection) = &self.config.connection else {
             return Err(RuntimeError::Failed(format!(
                 "RuntimeClass {name:?} can't be read without an API server"
             )));
         };
-        match kube::Api::<RuntimeClass>::all(client.clone()).get_opt(name).await {
+        match kube::Api::<RuntimeClass>::all(connection.client().clone()).get_opt(name).await {
             Ok(Some(class)) => Ok(class.handler),
             Ok(None) => Err(RuntimeError::Failed(format!("RuntimeClass {name:?} not found"))),
             Err(error) => Err(RuntimeError::Failed(format!("failed to get RuntimeClass {name:?}: {error}"))),

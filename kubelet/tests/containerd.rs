@@ -236,7 +236,7 @@ impl Containerd {
             serialize_image_pulls: true,
             cpu_cfs_quota: true,
             pod_pids_limit: None,
-            client: None,
+            connection: None,
             recorder,
         }
     }

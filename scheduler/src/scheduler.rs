@@ -11,7 +11,7 @@ use apimachinery::pod;
 use component_base::Shutdown;
 use component_base::error_chain::Chain;
 use component_base::events::{EventRecorder, EventType, ObjectRef as _};
-use component_base::informer::{Change, InformerBuilder};
+use component_base::informer::{Change, Connection, InformerBuilder};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Client;
@@ -108,11 +108,12 @@ impl Scheduler {
 
     /// Schedules until `shutdown`.
     pub async fn run(mut self, shutdown: &Shutdown) {
-        let pods = InformerBuilder::<Pod>::new(self.client.clone())
+        let connection = Connection::new(self.client.clone());
+        let pods = InformerBuilder::<Pod>::new(connection.clone())
             .field_selector("status.phase!=Succeeded,status.phase!=Failed")
             .transform(strip)
             .start(shutdown);
-        let nodes = InformerBuilder::<Node>::new(self.client.clone()).start(shutdown);
+        let nodes = InformerBuilder::<Node>::new(connection).start(shutdown);
         let synced = async { tokio::join!(pods.wait_synced(), nodes.wait_synced()) };
         if shutdown.run_until_cancelled(synced).await.is_none() {
             return;

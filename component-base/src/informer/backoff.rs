@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 use rand::Rng as _;
 
 const FIRST: Duration = Duration::from_millis(800);
-const LONGEST: Duration = Duration::from_secs(30);
+/// No wait is longer, whoever asks for it.
+pub(super) const LONGEST: Duration = Duration::from_secs(30);
 
 /// The wait of one informer.
 #[derive(Debug)]

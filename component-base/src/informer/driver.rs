@@ -171,7 +171,7 @@ impl<K: Object> Driver<K> {
 }
 
 fn too_slow(what: &str) -> SourceError {
-    SourceError::Refused { code: 504, message: format!("no answer to {what} in time") }
+    SourceError::from_status(504, format!("no answer to {what} in time"), 0)
 }
 
 /// Logs what a person may want to know; a watch that ends in time is no news.

@@ -1,7 +1,4 @@
 //! List and watch over Kubernetes' HTTP API, as JSON.
-//!
-//! Objects are decoded one by one from the raw bytes, so that one the server should not have (a CRD changed, a newer
-//! server) costs itself only.
 
 mod lines;
 
@@ -14,7 +11,6 @@ use std::{
     },
 };
 
-use apimachinery::meta::ObjectKey;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use kube::Client;
 use serde::Deserialize;
@@ -22,6 +18,7 @@ use serde_json::value::RawValue;
 
 use super::{
     Object,
+    decode::{self, Remains},
     source::{Event, EventStream, ListRequest, ListWatch, Page, Query, SourceError, WatchFrom, WatchRequest},
 };
 use crate::client::raw;
@@ -50,8 +47,9 @@ impl std::fmt::Debug for ClientHandle {
 }
 
 impl<K: Object> HttpListWatch<K> {
-    pub(super) fn new(client: Client, query: Query) -> Self {
-        Self { client: ClientHandle(client), query, malformed: Arc::default(), kind: PhantomData }
+    /// Objects that cannot be decoded are counted in `malformed`.
+    pub(super) fn new(client: Client, query: Query, malformed: Arc<AtomicU64>) -> Self {
+        Self { client: ClientHandle(client), query, malformed, kind: PhantomData }
     }
 }
 
@@ -176,41 +174,26 @@ struct RawEvent<'a> {
     object: &'a RawValue,
 }
 
-/// What can be saved of an object that cannot be decoded, and all that is needed of a bookmark.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Remains {
-    metadata: RemainingMeta,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct RemainingMeta {
-    name: Option<String>,
-    namespace: Option<String>,
-    resource_version: Option<String>,
-    annotations: Option<std::collections::BTreeMap<String, String>>,
-}
-
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct RawStatus {
     code: u16,
     message: String,
+    details: Option<RawStatusDetails>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct RawStatusDetails {
+    retry_after_seconds: u32,
 }
 
 fn decode_page<K: Object>(body: &[u8], malformed: &AtomicU64) -> Result<Page<K>, SourceError> {
     let list: RawList<'_> =
         serde_json::from_slice(body).map_err(|error| SourceError::Malformed(error.to_string()))?;
     let items = list.items.unwrap_or_default();
-    let mut objects = Vec::with_capacity(items.len());
-    for item in items {
-        match serde_json::from_str::<K>(item.get()) {
-            Ok(object) if object.metadata().name.is_some() => objects.push(object),
-            Ok(_) => skip::<K>(item, "no metadata.name", malformed),
-            Err(error) => skip::<K>(item, &error.to_string(), malformed),
-        }
-    }
+    let objects =
+        items.iter().filter_map(|item| decode::object(item.get().as_bytes(), malformed).ok()).collect();
     let token = list.metadata.continue_token;
     Ok(Page {
         objects,
@@ -222,12 +205,13 @@ fn decode_page<K: Object>(body: &[u8], malformed: &AtomicU64) -> Result<Page<K>,
 fn decode_event<K: Object>(line: &[u8], malformed: &AtomicU64) -> Result<Event<K>, SourceError> {
     let event: RawEvent<'_> =
         serde_json::from_slice(line).map_err(|error| SourceError::Malformed(error.to_string()))?;
+    let object = event.object.get().as_bytes();
     let made: fn(K) -> Event<K> = match &*event.event_type {
         "ADDED" => Event::Added,
         "MODIFIED" => Event::Modified,
         "DELETED" => Event::Deleted,
         "BOOKMARK" => {
-            let remains = remains(event.object);
+            let remains = Remains::of(object);
             let resource_version = remains
                 .resource_version
                 .ok_or_else(|| SourceError::Malformed("bookmark without resourceVersion".to_owned()))?;
@@ -237,39 +221,16 @@ fn decode_event<K: Object>(line: &[u8], malformed: &AtomicU64) -> Result<Event<K
             return Ok(Event::Bookmark { resource_version, initial_events_end: end });
         }
         "ERROR" => {
-            let status: RawStatus = serde_json::from_str(event.object.get()).unwrap_or_default();
-            return Ok(Event::Error(SourceError::from_status(status.code, status.message)));
+            let status: RawStatus = serde_json::from_slice(object).unwrap_or_default();
+            let retry_after = status.details.unwrap_or_default().retry_after_seconds;
+            return Ok(Event::Error(SourceError::from_status(status.code, status.message, retry_after)));
         }
         other => return Err(SourceError::Malformed(format!("unknown watch event type {other:?}"))),
     };
-    let problem = match serde_json::from_str::<K>(event.object.get()) {
-        Ok(object) if object.metadata().name.is_some() => return Ok(made(object)),
-        Ok(_) => "no metadata.name".to_owned(),
-        Err(error) => error.to_string(),
-    };
-    skip::<K>(event.object, &problem, malformed);
-    let remains = remains(event.object);
-    let key = remains.name.map(|name| ObjectKey { namespace: remains.namespace.unwrap_or_default(), name });
-    Ok(Event::Malformed {
-        resource_version: remains.resource_version,
-        deleted: key.filter(|_| event.event_type == "DELETED"),
+    Ok(match decode::object(object, malformed) {
+        Ok(object) => made(object),
+        Err(remains) => remains.into_event(event.event_type == "DELETED"),
     })
-}
-
-fn remains(object: &RawValue) -> RemainingMeta {
-    serde_json::from_str::<Remains>(object.get()).unwrap_or_default().metadata
-}
-
-fn skip<K: Object>(object: &RawValue, problem: &str, malformed: &AtomicU64) {
-    malformed.fetch_add(1, Ordering::Relaxed);
-    let remains = remains(object);
-    tracing::error!(
-        kind = K::KIND,
-        namespace = remains.namespace.unwrap_or_default(),
-        name = remains.name.unwrap_or_default(),
-        error = problem,
-        "object cannot be decoded and is left out"
-    );
 }
 
 #[cfg(test)]

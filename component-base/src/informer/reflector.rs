@@ -16,7 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{
     Object,
-    backoff::Backoff,
+    backoff::{Backoff, LONGEST},
     key_of,
     source::{Event, ListRequest, Page, SourceError, WatchFrom, WatchRequest},
 };
@@ -237,7 +237,11 @@ impl<K: Object> Reflector<K> {
                 self.initial_events = false;
                 self.restart(When::Now)
             }
-            (SourceError::Refused { .. } | SourceError::Malformed(_), _) => {
+            (SourceError::Refused { retry_after, .. }, _) => {
+                let wait = self.backoff.failure().max(*retry_after).min(LONGEST);
+                self.resume(When::After(wait))
+            }
+            (SourceError::Malformed(_), _) => {
                 let wait = self.backoff.failure();
                 self.resume(When::After(wait))
             }

@@ -1,8 +1,8 @@
 //! The seam between an informer and its transport: what is asked, and what comes back.
 //!
-//! `http` implements it with Kubernetes' list and watch; a multiplexed transport implements it beside that.
+//! `http` implements it with Kubernetes' list and watch, `transport` with our gRPC watch service where the server has it.
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use apimachinery::meta::ObjectKey;
 use futures::{future::BoxFuture, stream::BoxStream};
@@ -96,10 +96,15 @@ pub(crate) enum SourceError {
     Expired(String),
     /// The server answered with another refusal.
     #[error("{code}: {message}")]
-    Refused { code: u16, message: String },
+    Refused {
+        code: u16,
+        message: String,
+        /// The server asks not to be asked again before.
+        retry_after: Duration,
+    },
     /// The server could not be reached, or the connection broke.
     #[error("lost connection")]
-    Disconnected(#[source] Arc<RawError>),
+    Disconnected(#[source] Arc<dyn Error + Send + Sync>),
     /// The server answered something that is no list or watch.
     #[error("malformed answer: {0}")]
     Malformed(String),
@@ -108,15 +113,22 @@ pub(crate) enum SourceError {
 impl From<RawError> for SourceError {
     fn from(error: RawError) -> Self {
         match error {
-            RawError::Api(status) => Self::from_status(status.code, status.message),
+            RawError::Api(status) => {
+                let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+                Self::from_status(status.code, status.message, seconds)
+            }
             other => Self::Disconnected(Arc::new(other)),
         }
     }
 }
 
 impl SourceError {
-    pub(crate) fn from_status(code: u16, message: String) -> Self {
-        if code == 410 { Self::Expired(message) } else { Self::Refused { code, message } }
+    /// What a `Status` says.
+    pub(crate) fn from_status(code: u16, message: String, retry_after_seconds: u32) -> Self {
+        if code == 410 {
+            return Self::Expired(message);
+        }
+        Self::Refused { code, message, retry_after: Duration::from_secs(retry_after_seconds.into()) }
     }
 }
 

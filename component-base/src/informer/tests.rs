@@ -47,7 +47,7 @@ impl ListWatch<ConfigMap> for Scripted {
         self.watched_from.lock().unwrap().push(request.from.clone());
         let answer = match request.from {
             WatchFrom::InitialEvents => {
-                Err(SourceError::Refused { code: 422, message: "sendInitialEvents is forbidden".into() })
+                Err(SourceError::from_status(422, "sendInitialEvents is forbidden".into(), 0))
             }
             WatchFrom::Version(_) => {
                 let events = self.events.lock().unwrap().take().expect("one watch");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use component_base::informer::{Change, Informer, InformerBuilder};
+use component_base::informer::{Change, Connection, Informer, InformerBuilder};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -12,12 +12,12 @@ use crate::pod::{API_SOURCE, CONFIG_SOURCE_ANNOTATION};
 
 /// Watches the pods of `node_name`.
 pub async fn run(
-    client: kube::Client,
+    connection: Connection,
     node_name: String,
     updates: mpsc::UnboundedSender<SourceUpdate>,
     shutdown: CancellationToken,
 ) {
-    let informer: Informer<Pod> = InformerBuilder::<Pod>::new(client)
+    let informer: Informer<Pod> = InformerBuilder::<Pod>::new(connection)
         .field_selector(format!("spec.nodeName={node_name}"))
         .transform(|pod: &mut Pod| {
             // Nobody on the node reads it and it can be half of the object.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use component_base::Shutdown;
-use component_base::informer::{Informer, InformerBuilder};
+use component_base::informer::{Connection, Informer, InformerBuilder};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use tokio_util::sync::DropGuard;
 
@@ -36,11 +36,11 @@ struct Watched {
 impl ServiceSource {
     /// Starts watching, when there is an apiserver. Stops when the last clone is dropped.
     #[must_use]
-    pub(super) fn start(client: Option<kube::Client>) -> Self {
-        Self(client.map(|client| {
+    pub(super) fn start(connection: Option<Connection>) -> Self {
+        Self(connection.map(|connection| {
             let shutdown = Shutdown::new();
             // Only names, addresses and ports matter here.
-            let informer = InformerBuilder::<Service>::new(client)
+            let informer = InformerBuilder::<Service>::new(connection)
                 .transform(|service| {
                     service.metadata.managed_fields = None;
                     service.metadata.annotations = None;

@@ -176,11 +176,11 @@ impl Runtime {
             + serde::de::DeserializeOwned,
         K::DynamicType: Default,
     {
-        let Some(client) = &self.config.client else {
+        let Some(connection) = &self.config.connection else {
             return Err(config_error(format!("{name:?} can't be read: the kubelet has no API server")));
         };
-        kube::Api::<K>::namespaced(client.clone(), namespace).get_opt(name).await.map_err(|error| match error
-        {
+        let client = connection.client().clone();
+        kube::Api::<K>::namespaced(client, namespace).get_opt(name).await.map_err(|error| match error {
             kube::Error::Api(status) => config_error(status.message),
             other => config_error(format!("failed to sync {name:?}: {other}")),
         })

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use component_base::informer::Connection;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
@@ -326,7 +327,7 @@ pub struct RuntimeConfig {
     /// `podPidsLimit`, when positive.
     pub pod_pids_limit: Option<i64>,
     /// The apiserver, when there is one (configMap and secret references; service environment).
-    pub client: Option<kube::Client>,
+    pub connection: Option<Connection>,
     /// Where `Pulling`, `Pulled`, `Created`, `Started`, `Killing`, `Failed`, `BackOff` go.
     pub recorder: Recorder,
 }

@@ -105,7 +105,7 @@ impl Server {
         self.stream = None;
         match &request.from {
             WatchFrom::InitialEvents if !self.has_initial_events => {
-                return Some(Input::Failed(SourceError::Refused { code: 422, message: "forbidden".into() }));
+                return Some(Input::Failed(SourceError::from_status(422, "forbidden".into(), 0)));
             }
             WatchFrom::InitialEvents => {
                 let initial = self.objects.values().cloned().collect();
@@ -171,9 +171,9 @@ fn event(kind: &Kind, object: ConfigMap) -> Event<ConfigMap> {
 fn fault(random: &mut StdRng) -> Input<ConfigMap> {
     match random.random_range(0..4) {
         0 => Input::Failed(disconnected()),
-        1 => Input::Failed(SourceError::Refused { code: 500, message: "etcd leader changed".into() }),
+        1 => Input::Failed(SourceError::from_status(500, "etcd leader changed".into(), 0)),
         2 => Input::Closed(Duration::from_secs(5)),
-        _ => Input::Event(Event::Error(SourceError::Refused { code: 500, message: "internal".into() })),
+        _ => Input::Event(Event::Error(SourceError::from_status(500, "internal".into(), 0))),
     }
 }
 
@@ -299,7 +299,7 @@ fn watch_version(next: &Next) -> Option<&str> {
 fn watching() -> Reflector<ConfigMap> {
     let mut reflector = Reflector::new(|| 0.0);
     reflector.start();
-    let step = reflector.step(Input::Failed(SourceError::Refused { code: 422, message: String::new() }));
+    let step = reflector.step(Input::Failed(SourceError::from_status(422, String::new(), 0)));
     assert_eq!(step.next, Next::List(ListRequest { limit: Some(500), continue_token: None }));
     let page = Page { objects: vec![object("a", 9)], resource_version: "10".into(), continue_token: None };
     let step = reflector.step(Input::Page(page));
@@ -381,9 +381,19 @@ fn refusals_that_are_not_about_initial_events_keep_them() {
     for (code, lists) in [(422, true), (400, true), (403, false), (404, false), (429, false), (500, false)] {
         let mut reflector = Reflector::<ConfigMap>::new(|| 0.0);
         reflector.start();
-        let step = reflector.step(Input::Failed(SourceError::Refused { code, message: String::new() }));
+        let step = reflector.step(Input::Failed(SourceError::from_status(code, String::new(), 0)));
         assert_eq!(matches!(step.next, Next::List(_)), lists, "{code}");
         assert_eq!(step.when == When::Now, lists, "{code}");
+    }
+}
+
+#[test]
+fn a_server_that_says_when_to_come_again_is_heard() {
+    for (seconds, want) in [(0, 800), (5, 5_000), (3_600, 30_000)] {
+        let mut reflector = watching();
+        let refusal = SourceError::from_status(429, String::new(), seconds);
+        let step = reflector.step(Input::Event(Event::Error(refusal)));
+        assert_eq!(step.when, When::After(Duration::from_millis(want)), "{seconds} s");
     }
 }
 
