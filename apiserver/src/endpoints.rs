@@ -73,17 +73,18 @@ pub async fn serve(
     if !info.rest.is_empty() {
         return Err(ApiError::path_not_found());
     }
+    // The rarer ones are boxed: every request's future has room for its largest branch.
     match info.subresource.as_str() {
         "" => main(call, body).await,
-        "status" if resource.info().status => parent(call, UpdateKind::Status, body).await,
-        "scale" if resource.info().scale => scale::serve(call, body).await,
-        "binding" if is_pod(resource) => binding::create(call, body).await,
-        "eviction" if is_pod(resource) => eviction::create(call, body).await,
+        "status" if resource.info().status => Box::pin(parent(call, UpdateKind::Status, body)).await,
+        "scale" if resource.info().scale => Box::pin(scale::serve(call, body)).await,
+        "binding" if is_pod(resource) => Box::pin(binding::create(call, body)).await,
+        "eviction" if is_pod(resource) => Box::pin(eviction::create(call, body)).await,
         name => {
             let known =
                 resource.info().subresources.iter().find(|sub| sub.name == name && sub.updates_parent);
             match known {
-                Some(sub) => parent(call, UpdateKind::Subresource(sub.name), body).await,
+                Some(sub) => Box::pin(parent(call, UpdateKind::Subresource(sub.name), body)).await,
                 None => Err(ApiError::path_not_found()),
             }
         }
