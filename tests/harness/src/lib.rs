@@ -8,4 +8,5 @@ pub mod cluster;
 pub mod condition;
 pub mod etcd;
 pub mod process;
+pub mod proxy;
 pub mod suite;

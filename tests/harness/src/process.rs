@@ -18,13 +18,17 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a program with its output in `dir/NAME.log`.
+    /// Starts a program with its output added to `dir/NAME.log`.
     ///
     /// # Errors
     /// The program cannot be started.
     pub fn start(name: &str, program: &Path, args: &[String], dir: &Path) -> Result<Process> {
         let log = dir.join(format!("{name}.log"));
-        let file = std::fs::File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
+        let file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .with_context(|| format!("cannot create {}", log.display()))?;
         let started = Instant::now();
         let child = Command::new(program)
             .args(args)
@@ -60,13 +64,56 @@ impl Process {
         }
         Ok(())
     }
+
+    /// Stops it where it stands (SIGSTOP), until [`Self::resume`].
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn pause(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets it go on (SIGCONT).
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    /// Asks it to end (SIGTERM).
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn terminate(&self) -> Result<()> {
+        self.signal(Signal::SIGTERM)
+    }
+
+    /// Ends it as a crash would (SIGKILL), and waits until it is gone.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = Pid::from_raw(i32::try_from(self.child.id())?);
+        kill(pid, signal).with_context(|| format!("{signal} to {}", self.name))
+    }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let Ok(pid) = i32::try_from(self.child.id()) else { return };
-        // One that has ended already needs no signal.
-        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        // An id that was waited for may be somebody else's by now.
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
+        // One that has just ended needs no signal; a paused one takes the first when it goes on.
+        let _ = self.terminate();
+        let _ = self.resume();
         let until = Instant::now() + Duration::from_secs(5);
         while Instant::now() < until {
             if !matches!(self.child.try_wait(), Ok(None)) {
@@ -101,4 +148,23 @@ pub fn find_program(variable: &str, name: &str) -> Result<PathBuf> {
         .map(|dir| Path::new(dir).join(name))
         .find(|file| file.is_file())
         .with_context(|| format!("{name} is not on PATH (set {variable} to where it is)"))
+}
+
+/// A program of this workspace: by the name in an environment variable, or else beside the running test or tool.
+///
+/// # Errors
+/// It is not built.
+pub fn find_built(variable: &str, name: &str) -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os(variable) {
+        return Ok(PathBuf::from(path));
+    }
+    // target/debug/NAME, or target/debug/deps/main-HASH.
+    let running = std::env::current_exe()?;
+    running
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file())
+        .with_context(|| format!("{name} is not built beside {} (or set {variable})", running.display()))
 }
