@@ -15,14 +15,12 @@ use component_base::{
     cli::BoxError,
     leader_election::{self, Fence, LeaderElectionConfig, LeaderElectionError},
 };
+use harness::proxy::Proxy;
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::Namespace};
 use kube::{Api, Client};
 use tokio::task::JoinHandle;
 
-use crate::{
-    proxy::Proxy,
-    server::{Server, eventually},
-};
+use crate::server::{Server, eventually};
 
 /// A replica with a leadership that can be looked at.
 struct Replica {

@@ -6,5 +6,4 @@
 mod elections;
 mod events;
 mod informers;
-mod proxy;
 mod server;

@@ -6,13 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use component_base::client;
-use harness::{apiserver::ApiServer, etcd::Etcd};
+use harness::{apiserver::ApiServer, etcd::Etcd, process::find_built, proxy::Proxy};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, api::PostParams};
-
-use crate::proxy::Proxy;
 
 /// How long a condition may take on a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -30,7 +28,8 @@ impl Server {
     /// Starts everything and waits until the namespaces are there that tests use.
     pub(crate) async fn start() -> Result<Self> {
         let etcd = Etcd::start()?;
-        let mut apiserver = ApiServer::start(&program()?, &etcd)?;
+        let mut apiserver =
+            ApiServer::start(&find_built("KEELSON_KUBE_APISERVER", "kube-apiserver")?, &etcd)?;
         let proxy = Proxy::start(apiserver.port).await?;
         let dir = tempfile::tempdir()?;
         let kubeconfig = kubeconfig(dir.path(), &apiserver, proxy.port())?;
@@ -67,20 +66,6 @@ impl Server {
         std::fs::write(&path, text)?;
         Ok(client::load(Some(&path), "test").await?)
     }
-}
-
-fn program() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("KEELSON_KUBE_APISERVER") {
-        return Ok(path.into());
-    }
-    // target/debug/deps/main-HASH stands two below target/debug.
-    let test = std::env::current_exe()?;
-    let built =
-        test.ancestors().nth(2).context("the test binary has no target directory")?.join("kube-apiserver");
-    if !built.is_file() {
-        bail!("{} is missing: build it first, or set KEELSON_KUBE_APISERVER", built.display());
-    }
-    Ok(built)
 }
 
 /// Certificates by relative path, as an administrator might write it.
