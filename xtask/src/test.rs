@@ -112,7 +112,7 @@ fn component() -> Result<String> {
         Ok(text)
     })?;
     let Some(etcd) = newer else { return counts.verdict() };
-    let words = ["test", "-p", "kube-apiserver", "-p", "etcd-model", "--test", "main"];
+    let words = ["test", "-p", "kube-apiserver", "-p", "etcd-model", "-p", "robustness", "--test", "main"];
     let path = etcd.path.display().to_string();
     (counts + cargo_run(&words, &[("KEELSON_ETCD", &path)])?).verdict()
 }
