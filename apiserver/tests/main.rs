@@ -10,5 +10,6 @@ mod listing;
 mod patches;
 mod pods;
 mod server;
+mod simulation;
 mod tables;
 mod watches;

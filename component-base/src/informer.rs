@@ -45,6 +45,15 @@ pub use store::{IndexValues, Store};
 use crate::Shutdown;
 use cache::Cache;
 
+/// The rules of an informer without its IO, for simulations that play the server and the clock. Hidden and no feature:
+/// nothing but tests has a use for it, and a feature that one crate's tests ask for would be on in every build of the
+/// workspace.
+#[doc(hidden)]
+pub mod sans_io {
+    pub use super::reflector::{Effect, Input, Next, Reflector, Step, When};
+    pub use super::source::{Event, ListRequest, Page, SourceError, WatchFrom, WatchRequest};
+}
+
 /// What can be held by an informer: every object type of k8s-openapi.
 pub trait Object:
     Metadata<Ty = ObjectMeta> + DeserializeOwned + Clone + Debug + Send + Sync + 'static

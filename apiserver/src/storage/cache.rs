@@ -139,7 +139,8 @@ impl Caches {
         self.ready.send_replace(ready);
     }
 
-    pub(super) fn is_ready(&self) -> bool {
+    /// Whether they have been filled and have caught up once.
+    pub fn is_ready(&self) -> bool {
         *self.ready.borrow()
     }
 

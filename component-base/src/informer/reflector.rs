@@ -30,7 +30,7 @@ const SHORT_WATCH: Duration = Duration::from_secs(1);
 
 /// What the driver learnt.
 #[derive(Debug)]
-pub(super) enum Input<K> {
+pub enum Input<K> {
     /// A page arrived.
     Page(Page<K>),
     /// The open watch has an event.
@@ -45,7 +45,7 @@ pub(super) enum Input<K> {
 
 /// What to do to the store.
 #[derive(Debug)]
-pub(super) enum Effect<K> {
+pub enum Effect<K> {
     /// The whole state; the informer has synced.
     Replace(Vec<K>),
     Upsert(K),
@@ -54,7 +54,7 @@ pub(super) enum Effect<K> {
 
 /// What to ask next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Next {
+pub enum Next {
     /// Go on reading the open watch.
     Read,
     List(ListRequest),
@@ -63,7 +63,7 @@ pub(super) enum Next {
 
 /// When to ask it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum When {
+pub enum When {
     Now,
     After(Duration),
     /// After the wait that the process shares while its server is away.
@@ -72,15 +72,15 @@ pub(super) enum When {
 
 /// The outcome of one input.
 #[derive(Debug)]
-pub(super) struct Step<K> {
-    pub(super) effect: Option<Effect<K>>,
-    pub(super) next: Next,
-    pub(super) when: When,
+pub struct Step<K> {
+    pub effect: Option<Effect<K>>,
+    pub next: Next,
+    pub when: When,
 }
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Reflector<K> {
+pub struct Reflector<K> {
     phase: Phase<K>,
     /// Until the server refuses initial events.
     initial_events: bool,
@@ -101,7 +101,7 @@ enum Phase<K> {
 
 impl<K: Object> Reflector<K> {
     /// `random` gives numbers from 0 to 1.
-    pub(super) fn new(random: fn() -> f64) -> Self {
+    pub fn new(random: fn() -> f64) -> Self {
         Self {
             phase: Phase::Initial { objects: BTreeMap::new() },
             initial_events: true,
@@ -113,12 +113,12 @@ impl<K: Object> Reflector<K> {
     }
 
     /// The first request.
-    pub(super) fn start(&mut self) -> Next {
+    pub fn start(&mut self) -> Next {
         self.fetch_state()
     }
 
     /// Takes what the driver learnt about the request it was told to make last.
-    pub(super) fn step(&mut self, input: Input<K>) -> Step<K> {
+    pub fn step(&mut self, input: Input<K>) -> Step<K> {
         match input {
             Input::Page(page) => self.page(page),
             Input::Event(event) => self.event(event),

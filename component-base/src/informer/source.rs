@@ -36,16 +36,16 @@ impl Query {
 
 /// One page of a list of the newest state.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ListRequest {
+pub struct ListRequest {
     /// Most objects in the answer; `None` for all of them.
-    pub(crate) limit: Option<u32>,
+    pub limit: Option<u32>,
     /// Where the page before ended.
-    pub(crate) continue_token: Option<String>,
+    pub continue_token: Option<String>,
 }
 
 /// Where a watch begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum WatchFrom {
+pub enum WatchFrom {
     /// With the newest state as additions, closed by a bookmark that says so (upstream's WatchList).
     InitialEvents,
     /// After this resource version.
@@ -54,23 +54,23 @@ pub(crate) enum WatchFrom {
 
 /// A watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct WatchRequest {
-    pub(crate) from: WatchFrom,
+pub struct WatchRequest {
+    pub from: WatchFrom,
     /// When the server should end it, so that a forgotten connection does not live for ever.
-    pub(crate) timeout: Duration,
+    pub timeout: Duration,
 }
 
 /// An answer to [`ListRequest`].
 #[derive(Debug)]
-pub(crate) struct Page<K> {
-    pub(crate) objects: Vec<K>,
-    pub(crate) resource_version: String,
-    pub(crate) continue_token: Option<String>,
+pub struct Page<K> {
+    pub objects: Vec<K>,
+    pub resource_version: String,
+    pub continue_token: Option<String>,
 }
 
 /// One event of a watch.
 #[derive(Debug)]
-pub(crate) enum Event<K> {
+pub enum Event<K> {
     Added(K),
     Modified(K),
     Deleted(K),
@@ -90,7 +90,7 @@ pub(crate) enum Event<K> {
 
 /// Why there is no (further) answer.
 #[derive(Debug, Clone, thiserror::Error)]
-pub(crate) enum SourceError {
+pub enum SourceError {
     /// 410: the version or continue token is too old.
     #[error("expired: {0}")]
     Expired(String),

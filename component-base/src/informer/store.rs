@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use apimachinery::meta::ObjectKey;
 
-use super::{Object, cache::Cache};
+use super::{Object, cache::Cache, reflector::Effect};
 
 /// The values under which an index files an object, as a plain function.
 pub type IndexValues<K> = fn(&K) -> Vec<String>;
@@ -44,6 +44,16 @@ impl<K: Object> Store<K> {
         let cache = Cache::new(indexes);
         cache.replace(objects);
         Self::new(Arc::new(cache))
+    }
+
+    /// Carries out what a reflector decided, for whoever drives one itself; see [`super::sans_io`].
+    #[doc(hidden)]
+    pub fn apply(&self, effect: Effect<K>) {
+        match effect {
+            Effect::Replace(objects) => self.cache.replace(objects),
+            Effect::Upsert(object) => self.cache.upsert(object),
+            Effect::Delete(key, last) => self.cache.delete(&key, last),
+        }
     }
 
     /// The object with this key.
