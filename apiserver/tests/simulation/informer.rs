@@ -336,7 +336,7 @@ impl Informer {
 }
 
 fn refused(code: u16) -> SourceError {
-    SourceError::Refused { code, message: String::new() }
+    SourceError::Refused { code, message: String::new(), retry_after: Duration::ZERO }
 }
 
 fn expired() -> SourceError {
