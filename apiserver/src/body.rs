@@ -1,4 +1,4 @@
-//! Response bodies: whole, a lazily rendered list, or a stream of watch frames.
+//! Response bodies: whole, a lazily rendered list, a stream of watch frames, or gRPC messages.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -13,6 +13,8 @@ pub enum Body {
     Full(Option<Bytes>),
     /// Frames as they come; the body ends with the stream.
     Stream(BoxStream<'static, Bytes>),
+    /// Messages, and the status in trailers.
+    Grpc(tonic::body::Body),
 }
 
 impl std::fmt::Debug for Body {
@@ -20,6 +22,7 @@ impl std::fmt::Debug for Body {
         match self {
             Self::Full(bytes) => write!(f, "Full({} bytes)", bytes.as_ref().map_or(0, Bytes::len)),
             Self::Stream(_) => f.write_str("Stream"),
+            Self::Grpc(_) => f.write_str("Grpc"),
         }
     }
 }
@@ -52,17 +55,23 @@ impl http_body::Body for Body {
             Self::Stream(stream) => {
                 stream.poll_next_unpin(cx).map(|next| next.map(|bytes| Ok(Frame::data(bytes))))
             }
+            Self::Grpc(body) => Pin::new(body).poll_frame(cx).map(|next| next.and_then(Result::ok).map(Ok)),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Full(None))
+        match self {
+            Self::Full(bytes) => bytes.is_none(),
+            Self::Stream(_) => false,
+            Self::Grpc(body) => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Stream(_) => SizeHint::default(),
+            Self::Grpc(body) => body.size_hint(),
         }
     }
 }

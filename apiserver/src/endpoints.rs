@@ -32,6 +32,7 @@ pub mod special;
 pub mod table;
 pub mod update;
 pub mod watch;
+pub mod watch_service;
 
 /// A request for a known resource.
 #[derive(Clone, Copy)]

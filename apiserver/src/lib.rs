@@ -13,6 +13,7 @@ pub mod codec;
 pub mod config;
 pub mod discovery;
 pub mod endpoints;
+pub mod grpc;
 pub mod health;
 pub mod lookup;
 pub mod metrics;

@@ -145,7 +145,7 @@ pub struct Measured {
 
 /// Counts down when the request is over, however it ends.
 #[derive(Debug)]
-struct InFlight(Gauge);
+pub struct InFlight(Gauge);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
@@ -156,12 +156,17 @@ impl Drop for InFlight {
 impl Measured {
     /// Counts a request that is answered.
     pub fn end(self, status: StatusCode, elapsed: Duration) {
+        drop(self.answered(status, elapsed));
+    }
+
+    /// Counts a request whose answer begins; it is in flight until what is returned is dropped.
+    pub fn answered(self, status: StatusCode, elapsed: Duration) -> Arc<InFlight> {
         let Self { metrics, labels, in_flight } = self;
-        drop(in_flight);
         metrics.durations.get_or_create(&labels).observe(elapsed.as_secs_f64());
         let DurationLabels { verb, group, version, resource, subresource, scope, component } = labels;
         let code = status.as_u16();
         let labels = RequestLabels { verb, group, version, resource, subresource, scope, component, code };
         metrics.requests.get_or_create(&labels).inc();
+        in_flight
     }
 }

@@ -18,6 +18,7 @@ use crate::authn::{Credentials, UserInfo};
 use crate::authz::{Attributes, Decision};
 use crate::body::Body;
 use crate::endpoints::{self, respond};
+use crate::grpc;
 use crate::non_resource;
 use crate::request::{Query, RequestContext, RequestInfo};
 use crate::server::{ApiContext, Connection};
@@ -38,9 +39,11 @@ pub async fn handle(
     let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
     let audit_id = audit_id(request.headers());
     let measured = api.metrics.begin(&info);
+    let is_call = grpc::is_call(&request);
     let stages = staged(&api, &connection, info, &query, audit_id.clone(), request);
     let mut response = match AssertUnwindSafe(stages).catch_unwind().await {
         Ok(Ok(response)) => response,
+        Ok(Err(error)) if is_call => grpc::refusal(&error),
         Ok(Err(error)) => respond::error(&error),
         Err(panic) => {
             tracing::error!(panic = panic_text(&*panic), audit_id, "request handler panicked");
@@ -59,7 +62,7 @@ pub async fn handle(
     response
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     panic
         .downcast_ref::<&str>()
         .copied()
@@ -87,6 +90,9 @@ async fn staged(
     let agent = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
     let ctx = Arc::new(RequestContext::new(info, user, audit_id, agent.to_owned()));
     // The audit stage goes here: it sees the user and every outcome after it.
+    if grpc::is_call(&request) {
+        return grpc::serve(api, &ctx, request).await;
+    }
     authorize(api, &ctx).await?;
     // The fairness stage goes here: it queues by user and resource before any work is done.
     let long_running = ctx.info.is_long_running();
@@ -121,12 +127,17 @@ async fn authenticate(
     }
 }
 
-async fn authorize(api: &ApiContext, ctx: &RequestContext) -> Result<(), ApiError> {
-    let attributes = Attributes::of(&ctx.user, &ctx.info);
+/// Whether the user may do what the request is.
+pub async fn authorize(api: &ApiContext, ctx: &RequestContext) -> Result<(), ApiError> {
+    allowed(api, Attributes::of(&ctx.user, &ctx.info)).await
+}
+
+/// 403, unless the authorizer allows it.
+pub async fn allowed(api: &ApiContext, attributes: Attributes<'_>) -> Result<(), ApiError> {
     match api.authorizer.authorize(attributes).await {
         Decision::Allow(_) => Ok(()),
         Decision::Deny(reason) | Decision::NoOpinion(reason) => {
-            Err(crate::authz::forbidden::forbidden(&attributes, &reason))
+            Err(crate::authz::forbidden(&attributes, &reason))
         }
     }
 }

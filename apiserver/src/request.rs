@@ -115,7 +115,7 @@ impl RequestInfo {
         info.field_selector = query.get("fieldSelector").map(str::to_owned);
         if info.name.is_empty() && verb == "get" {
             verb = if query.flag("watch") { "watch" } else { "list" };
-            info.name = info.field_selector.as_deref().and_then(named).unwrap_or_default().to_owned();
+            info.name = info.field_selector.as_deref().and_then(selected_name).unwrap_or_default().to_owned();
         } else if info.name.is_empty() && verb == "delete" {
             verb = "deletecollection";
         }
@@ -131,7 +131,7 @@ impl RequestInfo {
 }
 
 /// The name in a field selector that selects one object.
-fn named(selector: &str) -> Option<&str> {
+pub fn selected_name(selector: &str) -> Option<&str> {
     selector.split(',').find_map(|term| {
         let value = term.trim().strip_prefix("metadata.name=")?;
         Some(value.strip_prefix('=').unwrap_or(value))

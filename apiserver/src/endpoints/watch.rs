@@ -27,7 +27,7 @@ use crate::storage::{Delivered, StorageError, Stored, Watch};
 use crate::store::api_error;
 
 /// Time between bookmarks, when there is something new to mark; a watch that ends at its timeout ends with one too.
-const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+pub(super) const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// Watches live for this long to twice this long when the client sets no timeout (`--min-request-timeout`).
 const MIN_TIMEOUT: u64 = 1800;
 /// Events are joined into frames up to this size.
@@ -102,7 +102,7 @@ async fn open(
     }))
 }
 
-fn timeout(asked: Option<u64>) -> Duration {
+pub(super) fn timeout(asked: Option<u64>) -> Duration {
     match asked {
         Some(seconds) if seconds > 0 => Duration::from_secs(seconds),
         _ => Duration::from_secs(MIN_TIMEOUT + rand::random_range(0..MIN_TIMEOUT)),
@@ -115,7 +115,7 @@ fn alarm(bookmarks: bool, deadline: Instant) -> Instant {
 }
 
 /// Events as the client wants them.
-struct Renderer {
+pub(super) struct Renderer {
     resource: Arc<dyn Resource>,
     shape: Shape,
     include: IncludeObject,
@@ -126,9 +126,25 @@ struct Renderer {
 const METADATA: u32 = 1;
 const CONVERTED: u32 = 2;
 
+/// What surrounds the type of an event in its line.
+const BEFORE_TYPE: &str = "{\"type\":\"";
+const AFTER_TYPE: &str = "\",\"object\":";
+
+/// The object in the line of an event, in the same memory.
+pub(super) fn object_in(line: &Bytes, kind: &str) -> Bytes {
+    let start = BEFORE_TYPE.len() + kind.len() + AFTER_TYPE.len();
+    let end = line.trim_ascii_end().len().saturating_sub(1);
+    if start <= end { line.slice(start..end) } else { Bytes::new() }
+}
+
 impl Renderer {
+    /// Objects as they are.
+    pub(super) fn of_objects(resource: Arc<dyn Resource>) -> Self {
+        Self { resource, shape: Shape::Object, include: IncludeObject::Metadata, columns_sent: false }
+    }
+
     /// One change as the client sees it.
-    fn event(&mut self, delivered: &Delivered) -> Result<Bytes, ApiError> {
+    pub(super) fn event(&mut self, delivered: &Delivered) -> Result<Bytes, ApiError> {
         let Delivered { kind, event } = delivered;
         let Some(stored) = event.shown(*kind) else { return Ok(Bytes::new()) };
         let render = |renderer: &mut Self| {
@@ -146,7 +162,7 @@ impl Renderer {
         }
     }
 
-    fn write(
+    pub(super) fn write(
         &mut self,
         kind: &str,
         stored: &Stored,
@@ -168,9 +184,7 @@ impl Renderer {
                 table
             }
         };
-        out.put_slice(b"{\"type\":\"");
-        out.put_slice(kind.as_bytes());
-        out.put_slice(b"\",\"object\":");
+        begin_line(kind, out);
         out.put_slice(object.trim_ascii_end());
         out.put_slice(b"}\n");
         Ok(())
@@ -198,12 +212,16 @@ impl Renderer {
     }
 }
 
+fn begin_line(kind: &str, out: &mut BytesMut) {
+    out.put_slice(BEFORE_TYPE.as_bytes());
+    out.put_slice(kind.as_bytes());
+    out.put_slice(AFTER_TYPE.as_bytes());
+}
+
 /// The line of an object as it is stored, with its revision.
 fn plain(kind: &str, stored: &Stored, revision: i64) -> Bytes {
     let mut out = BytesMut::with_capacity(stored.value.len() + 96);
-    out.put_slice(b"{\"type\":\"");
-    out.put_slice(kind.as_bytes());
-    out.put_slice(b"\",\"object\":");
+    begin_line(kind, &mut out);
     match Layout::of(&stored.value) {
         Some(layout) => layout.write_object(&stored.value, revision, &mut out),
         None => out.put_slice(&stored.value),
@@ -314,7 +332,7 @@ fn batch(first: Bytes, watch: &mut Watch, renderer: &mut Renderer) -> Result<Byt
     Ok(out.freeze())
 }
 
-fn watch_error(error: StorageError) -> ApiError {
+pub(super) fn watch_error(error: StorageError) -> ApiError {
     match error {
         StorageError::Compacted => {
             ApiError::expired("The resourceVersion for the provided watch is too old.")
