@@ -139,7 +139,7 @@ fn check_page<'a>(
     let expected: Vec<_> = wanted.by_ref().take(limit).map(of).collect();
     ensure!(
         items == expected && more == wanted.next().is_some(),
-        "a list of {view:?} at {revision} after {start_after:?} is {:?} (more: {more}), not {:?}",
+        "a list of {view:?} at {revision} of history {history} after {start_after:?} is {:?} (more: {more}), not {:?}",
         brief(&items),
         brief(&expected)
     );

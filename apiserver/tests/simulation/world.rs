@@ -13,7 +13,7 @@ use super::view::View;
 use super::writer::{self, Compactor};
 
 /// Steps with faults.
-const STEPS: u64 = 250;
+const STEPS: u64 = 160;
 /// Steps without, in which all must have found its way; reflectors wait up to 30 seconds.
 const CALM_STEPS: u64 = 200;
 const CALM_STEP_MS: u64 = 500;
@@ -104,7 +104,8 @@ impl World {
             }
         }
         for lister in &mut self.listers {
-            if net.rng.random_bool(chance) {
+            // In the calm nobody waits for them.
+            if net.disturbed && net.rng.random_bool(chance) {
                 lister.step(net)?;
             }
         }
@@ -145,7 +146,15 @@ impl World {
         }
         let (backup, history, revision) = &self.backups[net.rng.random_range(0..self.backups.len())];
         // Beyond whatever anybody has seen.
-        let by = net.rng.random_bool(0.5).then(|| net.truth.highest() + 1_000);
+        // A revision that goes back tells servers of a restore; one that goes on in another past must be bumped. So must
+        // one that goes back while a server starts, which would wait for the revision that etcd had before.
+        let goes_on = net.servers.iter().any(|server| {
+            let seen = server.caches.revision();
+            let unseen = seen <= *revision && !net.truth.agree(server.history, *history, seen);
+            unseen || !server.caches.is_ready()
+        });
+        let bumped = goes_on || net.rng.random_bool(0.5);
+        let by = bumped.then(|| net.truth.highest() + 1_000);
         net.cluster.restore(backup, by);
         net.truth.fork(*history, *revision, by.map(|by| revision + by));
         net.count(if by.is_some() { "restored, bumped" } else { "restored" });
@@ -195,7 +204,8 @@ impl World {
                 || server.history != net.truth.current()
                 || !server.caches.is_ready()
             {
-                unsettled.push(format!("server at {revision} of {}", net.truth.latest()));
+                let ready = server.caches.is_ready();
+                unsettled.push(format!("server at {revision} of {}, ready: {ready}", net.truth.latest()));
             }
         }
         let informers = self.informers.iter().filter(|informer| !informer.is_current(net));
