@@ -207,7 +207,9 @@ impl Store {
         let meta: &mut ObjectMeta = object.meta_mut();
         meta.resource_version = None;
         meta.self_link = None;
-        resource.encode_stored(object).map(Bytes::from).map_err(ApiError::internal)
+        let encoded = resource.encode_stored(object).map_err(ApiError::internal)?;
+        // The cache keeps these bytes: without the room that the encoder grew for.
+        Ok(Bytes::from(encoded.into_boxed_slice()))
     }
 
     /// The write of an object that has been encoded to `value`.
