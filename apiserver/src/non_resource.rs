@@ -46,7 +46,7 @@ pub async fn serve(
             Ok(with_type(component_base::metrics::CONTENT_TYPE, Bytes::from(api.metrics.registry.encode())))
         }
         _ => {
-            let page = api.pages.iter().find_map(|page| page(&path, request.headers()));
+            let page = api.pages.iter().find_map(|page| page(&path, query, request.headers()));
             let answer = page.or_else(|| api.discovery.answer(&path, request.headers()));
             answer.unwrap_or_else(|| Err(ApiError::path_not_found()))
         }

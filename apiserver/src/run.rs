@@ -108,7 +108,8 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Shutdown) ->
     store.set_hooks(admission::Chain::new(plugins), vec![Box::new(allocator)]);
     let health = Health::new(storage.clone(), shutdown.clone());
     let open_api = OpenApi::new(store.resources().clone());
-    let mut pages: Vec<Page> = vec![Box::new(move |path, headers| open_api.answer(path, headers))];
+    let mut pages: Vec<Page> =
+        vec![Box::new(move |path, query, headers| open_api.answer(path, query, headers))];
     pages.extend(authentication.pages);
     let mut specials = authentication.specials;
     specials.extend(authorization.specials);

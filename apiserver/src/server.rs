@@ -29,6 +29,7 @@ use crate::endpoints::special::Handler;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::pipeline;
+use crate::request::Query;
 use crate::store::Store;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,7 +57,8 @@ pub struct ApiContext {
 }
 
 /// Answers a GET of a path outside the API, if it is its own.
-pub type Page = Box<dyn Fn(&str, &HeaderMap) -> Option<Result<Response<Body>, ApiError>> + Send + Sync>;
+pub type Page =
+    Box<dyn Fn(&str, &Query, &HeaderMap) -> Option<Result<Response<Body>, ApiError>> + Send + Sync>;
 
 impl std::fmt::Debug for ApiContext {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -7,6 +7,7 @@ mod crud;
 mod deletion;
 mod discovery;
 mod listing;
+mod openapi;
 mod patches;
 mod pods;
 mod server;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use clap::{Args as _, Command, FromArgMatches};
 use component_base::Shutdown;
 use futures::StreamExt;
@@ -30,6 +31,7 @@ pub(crate) struct Server {
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
     pub(crate) text: String,
 }
 
@@ -129,9 +131,9 @@ impl Server {
         }
         let response = self.client.send(request.body(Body::from(body)).unwrap()).await.unwrap();
         let (parts, body) = response.into_parts();
-        let bytes = body.collect().await.unwrap().to_bytes();
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        Answer { status: parts.status, headers: parts.headers, text }
+        let body = body.collect().await.unwrap().to_bytes();
+        let text = String::from_utf8_lossy(&body).into_owned();
+        Answer { status: parts.status, headers: parts.headers, body, text }
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {

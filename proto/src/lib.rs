@@ -34,6 +34,10 @@ pub const WATCH_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/w
 /// to it stands in the options that `k8s/facts.proto` defines.
 pub const KUBERNETES_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/k8s.bin"));
 
+/// gnostic's protobuf form of OpenAPI v2 documents (`openapi/v2.proto`, package `openapi.v2`) as an encoded
+/// `FileDescriptorSet`.
+pub const OPENAPI_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/openapi.bin"));
+
 #[cfg(test)]
 mod tests {
     /// Counts the calls of the interface: a call lost from the file would go unseen until a runtime needs it.

@@ -1,5 +1,7 @@
 //! Tests of the OpenAPI documents.
 
+use http::header::{ACCEPT, CONTENT_TYPE};
+
 use super::*;
 use crate::registry::all::all;
 
@@ -8,12 +10,12 @@ fn openapi() -> OpenApi {
 }
 
 fn parse(document: &Document) -> Value {
-    serde_json::from_slice(&document.body).unwrap()
+    serde_json::from_slice(&document.body()).unwrap()
 }
 
 #[test]
 fn kinds_are_named_and_merge_as_upstreams() {
-    let document = parse(openapi().v2());
+    let document = parse(&openapi().v2().json);
     let definitions = &document["definitions"];
     let pod = &definitions["io.k8s.api.core.v1.Pod"];
     assert_eq!(
@@ -62,7 +64,7 @@ fn every_reference_leads_somewhere() {
         }
     }
     let openapi = openapi();
-    let v2 = parse(openapi.v2());
+    let v2 = parse(&openapi.v2().json);
     check(&v2, "#/definitions/", &v2["definitions"], "v2");
     for (name, document) in &openapi.v3().documents {
         let document = parse(document);
@@ -89,22 +91,42 @@ fn v3_has_what_kubectl_looks_for() {
     assert_eq!(int_or_string["oneOf"], json!([{"type": "integer"}, {"type": "string"}]));
 }
 
+/// The cases of upstream's `TestRegisterOpenAPIVersionedService`.
 #[test]
-fn negotiation() {
+fn v2_has_the_form_that_the_client_prefers() {
     let openapi = openapi();
-    let get = |path: &str, name: &'static str, value: &str| {
+    for (accept, expected) in [
+        ("", Some(JSON)),
+        ("*/*", Some(JSON)),
+        ("application/*", Some(JSON)),
+        ("application/json", Some(JSON)),
+        ("test/test", None),
+        ("application/test", None),
+        ("application/test, */*", Some(JSON)),
+        ("application/test, application/json", Some(JSON)),
+        (PROTOBUF, Some(PROTOBUF)),
+        (&format!("application/json, {PROTOBUF}"), Some(JSON)),
+        (&format!("{PROTOBUF}, application/json"), Some(PROTOBUF)),
+        (&format!("{PROTOBUF}; q=0.5, application/json"), Some(JSON)),
+        (PROTOBUF_DEPRECATED, Some(PROTOBUF)),
+        (&format!("application/json, {PROTOBUF_DEPRECATED}"), Some(JSON)),
+        (&format!("{PROTOBUF_DEPRECATED}, application/json"), Some(PROTOBUF)),
+        (&format!("{PROTOBUF_DEPRECATED}; q=0.5, application/json"), Some(JSON)),
+    ] {
         let mut headers = HeaderMap::new();
-        headers.insert(name, HeaderValue::from_str(value).unwrap());
-        openapi.answer(path, &headers)
-    };
-    let protobuf = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
-    let refused = get("/openapi/v2", "accept", protobuf).unwrap().map(|_| ()).unwrap_err();
-    assert_eq!(refused.code(), 406);
-    let answered = get("/openapi/v2", "accept", &format!("{protobuf},application/json")).unwrap().unwrap();
-    assert_eq!(answered.status(), StatusCode::OK);
-    let etag = answered.headers()[ETAG].to_str().unwrap().to_owned();
-    let again = get("/openapi/v2", "if-none-match", &etag).unwrap().unwrap();
-    assert_eq!(again.status(), StatusCode::NOT_MODIFIED);
-    assert!(get("/openapi/v3/apis/none/v1", "accept", "*/*").is_none());
-    assert!(get("/healthz", "accept", "*/*").is_none());
+        headers.insert(ACCEPT, HeaderValue::from_str(accept).unwrap());
+        match (openapi.answer("/openapi/v2", &Query::parse(None), &headers).unwrap(), expected) {
+            (Ok(answer), Some(expected)) => assert_eq!(answer.headers()[CONTENT_TYPE], expected, "{accept}"),
+            (Err(error), None) => assert_eq!(error.code(), 406, "{accept}"),
+            (answer, _) => panic!("{accept}: {answer:?}"),
+        }
+    }
+}
+
+#[test]
+fn other_paths_are_not_answered() {
+    let openapi = openapi();
+    for path in ["/openapi", "/openapi/v3/apis/none/v1", "/healthz"] {
+        assert!(openapi.answer(path, &Query::parse(None), &HeaderMap::new()).is_none(), "{path}");
+    }
 }

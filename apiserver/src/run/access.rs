@@ -44,7 +44,7 @@ pub(super) fn authentication(args: &Args, lookup: &Arc<dyn Lookup>) -> Result<Au
     let mut pages: Vec<Page> = Vec::new();
     if let Some(accounts) = accounts {
         specials.push(Box::new(TokenRequests::new(Arc::clone(&accounts))));
-        pages.push(Box::new(move |path, _| issuer_discovery::serve(&accounts.config, path)));
+        pages.push(Box::new(move |path, _, _| issuer_discovery::serve(&accounts.config, path)));
     }
     let methods: Vec<Box<dyn Authenticator>> = vec![Box::new(X509), Box::new(tokens)];
     Ok(Authentication { authenticator: Arc::new(Union::new(methods, args.anonymous_auth)), specials, pages })
