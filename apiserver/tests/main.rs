@@ -11,4 +11,5 @@ mod patches;
 mod pods;
 mod server;
 mod tables;
+mod watch_service;
 mod watches;
