@@ -96,7 +96,8 @@ fn is_pod(resource: &dyn Resource) -> bool {
     resource.info().group.is_empty() && resource.info().plural == "pods"
 }
 
-/// A namespaced resource needs a namespace except to be listed; a cluster-scoped one takes none.
+/// A namespaced resource needs a namespace except to be listed; a cluster-scoped one takes none, but for a namespace,
+/// which is in itself: what a role in one namespace allows must lead to no other.
 fn check_scope(resource: &dyn Resource, ctx: &RequestContext) -> Result<(), ApiError> {
     let info = &ctx.info;
     if resource.info().namespaced {
@@ -108,8 +109,11 @@ fn check_scope(resource: &dyn Resource, ctx: &RequestContext) -> Result<(), ApiE
                 ApiError::path_not_found()
             });
         }
-    } else if !info.namespace.is_empty() && resource.info().plural != "namespaces" {
-        return Err(ApiError::path_not_found());
+    } else if !info.namespace.is_empty() {
+        let itself = resource.info().plural == "namespaces" && info.name == info.namespace;
+        if !itself {
+            return Err(ApiError::path_not_found());
+        }
     }
     Ok(())
 }

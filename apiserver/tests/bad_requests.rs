@@ -89,6 +89,11 @@ async fn wrong_places_and_methods_are_refused() {
         ("GET", "/api/v1/namespaces/test/configmaps/a/status", 404),
         ("GET", "/api/v1/namespaces/test/configmaps/a/nothing", 404),
         ("GET", "/api/v1/namespaces/test/nodes", 404),
+        ("GET", "/api/v1/namespaces/test/namespaces", 404),
+        ("POST", "/api/v1/namespaces/test/namespaces", 404),
+        ("DELETE", "/api/v1/namespaces/test/namespaces", 404),
+        ("DELETE", "/api/v1/namespaces/test/namespaces/default", 404),
+        ("PUT", "/api/v1/namespaces/test/namespaces/default/finalize", 404),
         ("OPTIONS", "/api/v1/namespaces/test/configmaps", 405),
     ] {
         let answer = server.call(method, path, &[JSON], Vec::new()).await;

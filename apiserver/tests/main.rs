@@ -13,4 +13,5 @@ mod pods;
 mod server;
 mod simulation;
 mod tables;
+mod watch_service;
 mod watches;

@@ -1,8 +1,9 @@
 //! An API server on a free loopback port, and a client that shows answers as they are.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use base64::Engine as _;
 use bytes::Bytes;
 use clap::{Args as _, Command, FromArgMatches};
 use component_base::Shutdown;
@@ -12,7 +13,9 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use kube::Client;
 use kube::client::Body;
+use kube::config::AuthInfo;
 use kube_apiserver::config::{Args, Config};
+use pki::{Leaf, Pair};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -21,6 +24,8 @@ use tokio::task::JoinHandle;
 /// The server; everything ends when it is dropped.
 pub(crate) struct Server {
     pub(crate) client: Client,
+    /// What `client` was made of.
+    pub(crate) config: kube::Config,
     pub(crate) etcd: Arc<Etcd>,
     shutdown: Shutdown,
     task: JoinHandle<()>,
@@ -63,14 +68,37 @@ impl Server {
 
     /// A server over an etcd that may have others.
     pub(crate) async fn start_on(etcd: Arc<Etcd>, watch_cache: bool) -> Self {
+        Self::start_with(etcd, watch_cache, Vec::new(), AuthInfo::default()).await
+    }
+
+    /// A server that authorizes by Node and RBAC, and the authority of its clients; this one's is an administrator.
+    pub(crate) async fn start_authorizing() -> (Self, Pair) {
+        let ca = pki::new_ca("clients", SystemTime::now()).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &ca.cert).unwrap();
+        let flags = vec![
+            format!("--client-ca-file={}", file.path().display()),
+            "--authorization-mode=Node,RBAC".to_owned(),
+        ];
+        let admin = identity(&ca, "admin", &["system:masters"]);
+        (Self::start_with(Arc::new(Etcd::start().unwrap()), true, flags, admin).await, ca)
+    }
+
+    async fn start_with(
+        etcd: Arc<Etcd>,
+        watch_cache: bool,
+        more_flags: Vec<String>,
+        identity: AuthInfo,
+    ) -> Self {
         component_base::tls::install_crypto_provider();
         let directory = tempfile::tempdir().unwrap();
-        let flags = [
+        let mut flags = vec![
             format!("--etcd-servers={}", etcd.endpoint()),
             format!("--cert-dir={}", directory.path().display()),
             // Pods here need no account.
             "--disable-admission-plugins=ServiceAccount".to_owned(),
         ];
+        flags.extend(more_flags);
         let command = Args::augment_args(Command::new("kube-apiserver").no_binary_name(true));
         let matches = command.try_get_matches_from(flags).unwrap();
         let args = Args { watch_cache, ..Args::from_arg_matches(&matches).unwrap() };
@@ -86,12 +114,18 @@ impl Server {
         config.accept_invalid_certs = true;
         // Answers are shown as they are.
         config.default_retry = false;
-        let client = Client::try_from(config).unwrap();
-        let server = Self { client, etcd, shutdown, task, _directory: directory };
+        config.auth_info = identity;
+        let client = Client::try_from(config.clone()).unwrap();
+        let server = Self { client, config, etcd, shutdown, task, _directory: directory };
         server.wait_ready().await;
         let made = server.post("/api/v1/namespaces", &json!({"metadata": {"name": "test"}})).await;
         assert!(matches!(made.status.as_u16(), 201 | 409), "{}", made.text);
         server
+    }
+
+    /// Asks the server to stop.
+    pub(crate) fn stop(&self) {
+        self.shutdown.cancel();
     }
 
     /// Compacts etcd as API servers do.
@@ -183,6 +217,17 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.shutdown.cancel();
         self.task.abort();
+    }
+}
+
+/// A client certificate of a user in these groups.
+pub(crate) fn identity(ca: &Pair, user: &str, groups: &[&str]) -> AuthInfo {
+    let pair = pki::new_leaf(ca, &Leaf::client(user, groups), SystemTime::now()).unwrap();
+    let base64 = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+    AuthInfo {
+        client_certificate_data: Some(base64(&pair.cert)),
+        client_key_data: Some(base64(&pair.key).into()),
+        ..AuthInfo::default()
     }
 }
 

@@ -6,13 +6,16 @@ use anyhow::Result;
 use apimachinery::meta::{ObjectKey, key_of};
 use component_base::{
     Shutdown,
-    informer::{Change, Changes, Informer, InformerBuilder},
+    client::raw,
+    informer::{Change, Changes, Connection, Informer, InformerBuilder},
     workqueue::{WorkQueue, run_workers},
 };
+use http::{Request, Response, StatusCode};
 use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Api, Client,
     api::{DeleteParams, Patch, PatchParams, PostParams},
+    client::Body,
 };
 use serde_json::json;
 
@@ -50,8 +53,8 @@ async fn delete(api: &Api<ConfigMap>, name: &str) -> Result<()> {
     Ok(())
 }
 
-fn start(client: Client, shutdown: &Shutdown) -> Informer<ConfigMap> {
-    InformerBuilder::new(client)
+fn start(connection: impl Into<Connection>, shutdown: &Shutdown) -> Informer<ConfigMap> {
+    InformerBuilder::new(connection)
         .namespace("default")
         .label_selector("suite=informers")
         .index("value", |map: &ConfigMap| value(map).into_iter().collect())
@@ -71,6 +74,33 @@ fn want(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
+/// As a server without the watch service looks to this client.
+fn over_http(client: Client) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let client = client.clone();
+        async move {
+            if request.uri().path().starts_with("/keelson.") {
+                let refusal = Response::builder().status(StatusCode::NOT_FOUND).body(Body::empty());
+                return refusal.map_err(tower::BoxError::from);
+            }
+            client.send(request).await.map_err(tower::BoxError::from)
+        }
+    });
+    Client::new(service, namespace)
+}
+
+/// How many streams of the watch service the server has accepted.
+async fn streams(client: &Client) -> Result<String> {
+    let metrics = raw::collect(raw::get(client, "/metrics", "text/plain").await?).await?;
+    let text = String::from_utf8(metrics.to_vec())?;
+    let calls = text.lines().find(|line| {
+        line.starts_with("apiserver_request_total{verb=\"POST\",group=\"\",version=\"\",resource=\"\"")
+            && line.contains("code=\"200\"")
+    });
+    Ok(calls.and_then(|line| line.rsplit(' ').next()).unwrap_or("none").to_owned())
+}
+
 async fn next(changes: &mut Changes<ConfigMap>) -> String {
     let change =
         tokio::time::timeout(PATIENCE, changes.recv()).await.expect("a change in time").expect("not ended");
@@ -86,10 +116,24 @@ async fn next(changes: &mut Changes<ConfigMap>) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changes_arrive_in_order_and_survive_cut_connections() -> Result<()> {
     let server = Server::start().await?;
+    follow(&server, server.client().await?).await?;
+    assert_ne!(streams(&server.client().await?).await?, "none");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_over_http() -> Result<()> {
+    let server = Server::start().await?;
+    follow(&server, over_http(server.client().await?)).await?;
+    assert_eq!(streams(&server.client().await?).await?, "none");
+    Ok(())
+}
+
+async fn follow(server: &Server, client: Client) -> Result<()> {
     let api = api(&server.client().await?);
     create(&api, "before", "1").await?;
     let shutdown = Shutdown::new();
-    let informer = start(server.client().await?, &shutdown);
+    let informer = start(client, &shutdown);
     assert!(informer.wait_synced().await);
     assert_eq!(held(&informer), want(&[("before", "1")]));
     assert!(informer.store().list()[0].metadata.managed_fields.is_none());
@@ -146,15 +190,17 @@ async fn changes_arrive_in_order_and_survive_cut_connections() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn informers_of_a_process_share_a_connection() -> Result<()> {
+async fn informers_of_a_process_share_a_connection_and_a_stream() -> Result<()> {
     let server = Server::start().await?;
     let client = server.client().await?;
     let shutdown = Shutdown::new();
-    let informers: Vec<_> = (0..10).map(|_| start(client.clone(), &shutdown)).collect();
+    let connection = Connection::new(client.clone());
+    let informers: Vec<_> = (0..10).map(|_| start(connection.clone(), &shutdown)).collect();
     for informer in &informers {
         assert!(informer.wait_synced().await);
     }
     eventually("connections of ten informers", 1, async || server.proxy.open()).await;
+    assert_eq!(streams(&client).await?, "1");
     shutdown.cancel();
     Ok(())
 }
