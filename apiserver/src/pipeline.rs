@@ -100,7 +100,7 @@ async fn staged(
     let mut response = if long_running {
         answer.await?
     } else {
-        match tokio::time::timeout(REQUEST_TIMEOUT, answer).await {
+        match tokio::time::timeout(deadline(query)?, answer).await {
             Ok(answer) => answer?,
             Err(_) => {
                 return Err(ApiError::timeout("request did not complete within the allotted timeout", 0));
@@ -109,6 +109,15 @@ async fn staged(
     };
     respond::add_warnings(&mut response, ctx.take_warnings());
     Ok(response)
+}
+
+/// The time that a request may take: the client's `timeout`, if it gives one that is shorter than the server's.
+fn deadline(query: &Query) -> Result<Duration, ApiError> {
+    let Some(text) = query.text("timeout") else { return Ok(REQUEST_TIMEOUT) };
+    let asked = component_base::duration::parse(text).map_err(|error| {
+        ApiError::bad_request(format!("invalid timeout specified in the request URL - {error}"))
+    })?;
+    Ok(if asked.is_zero() { REQUEST_TIMEOUT } else { asked.min(REQUEST_TIMEOUT) })
 }
 
 async fn authenticate(
@@ -152,5 +161,25 @@ async fn dispatch(
         endpoints::serve(api, ctx, query, request).await
     } else {
         non_resource::serve(api, query, request).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_may_shorten_the_deadline() {
+        let deadline = |query: &str| deadline(&Query::parse(Some(query))).map_err(|error| error.code());
+        for (query, want) in [
+            ("", Ok(REQUEST_TIMEOUT)),
+            ("timeout=4s", Ok(Duration::from_secs(4))),
+            ("timeout=0s", Ok(REQUEST_TIMEOUT)),
+            ("timeout=1h", Ok(REQUEST_TIMEOUT)),
+            ("timeout=soon", Err(400)),
+            ("timeout=5", Err(400)),
+        ] {
+            assert_eq!(deadline(query), want, "{query}");
+        }
     }
 }

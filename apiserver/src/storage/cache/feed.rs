@@ -117,7 +117,9 @@ struct Feed {
 
 async fn fill(etcd: &Etcd, caches: &Arc<Caches>, scope: WatchScope) -> Result<Feed, StorageError> {
     let now = etcd.revision().await?;
-    let from = (now - HEAD_START).max(etcd.compacted().await?).max(1).min(now);
+    // Not into the past of what has been served already.
+    let head_start = if caches.is_ready() { 0 } else { HEAD_START };
+    let from = (now - head_start).max(etcd.compacted().await?).max(1).min(now);
     let (from, objects) = match etcd.everything(from).await {
         Ok(objects) => (from, objects),
         // Somebody compacts in other ways than API servers do.
@@ -159,6 +161,12 @@ impl Feed {
             Ok(Some(response)) => match self.follower.accept(told(&response), caches) {
                 Ok(()) => return Ok(()),
                 Err(StorageError::WatchClosed(reason)) => reason,
+                // A member that lags says so too: only a quorum knows.
+                Err(error @ StorageError::WentBack { .. }) => match etcd.revision().await {
+                    Ok(now) if now >= received => return Ok(()),
+                    Ok(_) => return Err(error),
+                    Err(error) => error.to_string(),
+                },
                 Err(error) => return Err(error),
             },
             Ok(None) => "end of stream".to_owned(),
