@@ -75,20 +75,26 @@ impl View {
     }
 }
 
+/// Pods by key, with the revision of their last change.
+type State = BTreeMap<String, (Pod, i64)>;
+
+/// What a watch told: revision, type and key of each event.
+type Told = Vec<(i64, EventType, String)>;
+
 /// The model: what happened, and the state after each revision.
 #[derive(Default)]
 struct Log {
     changes: Vec<(i64, String, Option<Pod>, Option<Pod>)>,
-    states: Vec<(i64, BTreeMap<String, (Pod, i64)>)>,
+    states: Vec<(i64, State)>,
 }
 
 impl Log {
-    fn state_at(&self, revision: i64) -> BTreeMap<String, (Pod, i64)> {
+    fn state_at(&self, revision: i64) -> State {
         let after = self.states.partition_point(|(at, _)| *at <= revision);
         after.checked_sub(1).map(|at| self.states[at].1.clone()).unwrap_or_default()
     }
 
-    fn seen(&self, view: &View, after: i64) -> Vec<(i64, EventType, String)> {
+    fn seen(&self, view: &View, after: i64) -> Told {
         let later = self.changes.iter().filter(|(revision, ..)| *revision > after);
         let seen = later.filter_map(|(revision, key, old, new)| {
             let sees = |pod: &Option<Pod>| pod.as_ref().is_some_and(|pod| view.sees(pod));
@@ -98,7 +104,7 @@ impl Log {
     }
 }
 
-fn drain(watch: &mut CachedWatch) -> Vec<(i64, EventType, String)> {
+fn drain(watch: &mut CachedWatch) -> Told {
     let mut told = Vec::new();
     loop {
         // Ready at once or not at all: nothing else runs.
@@ -114,7 +120,7 @@ struct Program {
     resources: Resources,
     caches: Caches,
     log: Log,
-    state: BTreeMap<String, (Pod, i64)>,
+    state: State,
     revision: i64,
 }
 
@@ -195,7 +201,7 @@ impl Program {
 fn watches_and_lists_tell_what_happened() {
     for seed in 0..60 {
         let mut program = Program::new(seed);
-        let mut watches: Vec<(View, i64, CachedWatch, Vec<(i64, EventType, String)>)> = Vec::new();
+        let mut watches: Vec<(View, i64, CachedWatch, Told)> = Vec::new();
         for _ in 0..60 {
             program.step();
             if program.random.random_bool(0.4) {
