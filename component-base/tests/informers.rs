@@ -172,8 +172,12 @@ async fn follow(server: &Server, client: Client) -> Result<()> {
     while let Some(change) = changes.try_recv() {
         let name = change.key().name;
         match change {
-            Change::Added(new) => assert_eq!(told.insert(name, value(&new).unwrap()), None),
-            Change::Updated { old, new } => assert_eq!(told.insert(name, value(&new).unwrap()), value(&old)),
+            Change::Added(new) => {
+                assert_eq!(told.insert(name, value(&new).expect("the test writes values")), None)
+            }
+            Change::Updated { old, new } => {
+                assert_eq!(told.insert(name, value(&new).expect("the test writes values")), value(&old))
+            }
             Change::Deleted(old) => assert_eq!(told.remove(&name), value(&old)),
         }
     }
