@@ -3,6 +3,7 @@
 //! They see objects through [`Lookup`] only, so that they can be tested without etcd. What is returned is what the store
 //! would serve for an ordinary get or list. Upstream gives these parts informer listers.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use apimachinery::status::ApiError;
@@ -22,7 +23,7 @@ pub trait Lookup: Send + Sync {
         resource: &'a str,
         namespace: &'a str,
         name: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Box<dyn Object>>, ApiError>>;
+    ) -> BoxFuture<'a, Result<Option<Arc<dyn Object>>, ApiError>>;
 
     /// The object as the store has it at this moment, whatever a cache may say.
     fn get_live<'a>(
@@ -31,7 +32,7 @@ pub trait Lookup: Send + Sync {
         resource: &'a str,
         namespace: &'a str,
         name: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Box<dyn Object>>, ApiError>> {
+    ) -> BoxFuture<'a, Result<Option<Arc<dyn Object>>, ApiError>> {
         self.get(group, resource, namespace, name)
     }
 
@@ -41,7 +42,7 @@ pub trait Lookup: Send + Sync {
         group: &'a str,
         resource: &'a str,
         namespace: &'a str,
-    ) -> BoxFuture<'a, Result<Vec<Box<dyn Object>>, ApiError>>;
+    ) -> BoxFuture<'a, Result<Vec<Arc<dyn Object>>, ApiError>>;
 }
 
 impl std::fmt::Debug for dyn Lookup {
@@ -55,9 +56,8 @@ pub async fn get<T: KubeObject>(
     lookup: &Arc<dyn Lookup>,
     namespace: &str,
     name: &str,
-) -> Result<Option<T>, ApiError> {
-    let object = lookup.get(T::GROUP, T::URL_PATH_SEGMENT, namespace, name).await?;
-    object.map(|object| typed::<T>(object.as_ref()).cloned()).transpose()
+) -> Result<Option<Arc<T>>, ApiError> {
+    lookup.get(T::GROUP, T::URL_PATH_SEGMENT, namespace, name).await?.map(typed).transpose()
 }
 
 /// [`Lookup::get_live`] for one kind.
@@ -65,19 +65,19 @@ pub async fn get_live<T: KubeObject>(
     lookup: &Arc<dyn Lookup>,
     namespace: &str,
     name: &str,
-) -> Result<Option<T>, ApiError> {
-    let object = lookup.get_live(T::GROUP, T::URL_PATH_SEGMENT, namespace, name).await?;
-    object.map(|object| typed::<T>(object.as_ref()).cloned()).transpose()
+) -> Result<Option<Arc<T>>, ApiError> {
+    lookup.get_live(T::GROUP, T::URL_PATH_SEGMENT, namespace, name).await?.map(typed).transpose()
 }
 
 /// [`Lookup::list`] for one kind.
-pub async fn list<T: KubeObject>(lookup: &Arc<dyn Lookup>, namespace: &str) -> Result<Vec<T>, ApiError> {
+pub async fn list<T: KubeObject>(lookup: &Arc<dyn Lookup>, namespace: &str) -> Result<Vec<Arc<T>>, ApiError> {
     let objects = lookup.list(T::GROUP, T::URL_PATH_SEGMENT, namespace).await?;
-    objects.iter().map(|object| typed::<T>(object.as_ref()).cloned()).collect()
+    objects.into_iter().map(typed).collect()
 }
 
-fn typed<T: KubeObject>(object: &dyn Object) -> Result<&T, ApiError> {
-    object.downcast_ref::<T>().ok_or_else(|| ApiError::internal(format!("stored object is no {}", T::KIND)))
+fn typed<T: KubeObject>(object: Arc<dyn Object>) -> Result<Arc<T>, ApiError> {
+    let object: Arc<dyn Any + Send + Sync> = object;
+    object.downcast().map_err(|_| ApiError::internal(format!("stored object is no {}", T::KIND)))
 }
 
 #[cfg(test)]
@@ -88,7 +88,7 @@ pub(crate) mod fake {
 
     use super::*;
 
-    type Held = (&'static str, &'static str, Box<dyn Object>);
+    type Held = (&'static str, &'static str, Arc<dyn Object>);
 
     /// Objects by group, resource, namespace and name.
     #[derive(Debug, Default)]
@@ -98,7 +98,7 @@ pub(crate) mod fake {
 
     impl Objects {
         pub(crate) fn add<T: KubeObject>(&self, object: T) {
-            self.objects.lock().push((T::GROUP, T::URL_PATH_SEGMENT, Box::new(object)));
+            self.objects.lock().push((T::GROUP, T::URL_PATH_SEGMENT, Arc::new(object)));
         }
 
         pub(crate) fn clear(&self) {
@@ -110,12 +110,12 @@ pub(crate) mod fake {
             group: &str,
             resource: &str,
             wanted: impl Fn(&dyn Object) -> bool,
-        ) -> Vec<Box<dyn Object>> {
+        ) -> Vec<Arc<dyn Object>> {
             let objects = self.objects.lock();
             let of_kind = objects
                 .iter()
                 .filter(|(g, r, object)| *g == group && *r == resource && wanted(object.as_ref()));
-            of_kind.map(|(_, _, object)| object.clone_box()).collect()
+            of_kind.map(|(_, _, object)| Arc::clone(object)).collect()
         }
     }
 
@@ -126,7 +126,7 @@ pub(crate) mod fake {
             resource: &'a str,
             namespace: &'a str,
             name: &'a str,
-        ) -> BoxFuture<'a, Result<Option<Box<dyn Object>>, ApiError>> {
+        ) -> BoxFuture<'a, Result<Option<Arc<dyn Object>>, ApiError>> {
             let found = self.select(group, resource, |object| {
                 object.meta().namespace.as_deref().unwrap_or("") == namespace
                     && object.meta().name.as_deref() == Some(name)
@@ -139,7 +139,7 @@ pub(crate) mod fake {
             group: &'a str,
             resource: &'a str,
             namespace: &'a str,
-        ) -> BoxFuture<'a, Result<Vec<Box<dyn Object>>, ApiError>> {
+        ) -> BoxFuture<'a, Result<Vec<Arc<dyn Object>>, ApiError>> {
             let found = self.select(group, resource, |object| {
                 namespace.is_empty() || object.meta().namespace.as_deref() == Some(namespace)
             });

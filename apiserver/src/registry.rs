@@ -296,9 +296,9 @@ pub trait Strategy: Send + Sync + 'static {
         codec::decode_stored(bytes)
     }
 
-    /// Writes the stored form. metadata.resourceVersion is unset when this is called.
-    fn encode_stored(&self, obj: &Self::Object) -> Result<Vec<u8>, serde_json::Error> {
-        serde_json::to_vec(obj)
+    /// Writes the stored form to the end of `out`. metadata.resourceVersion is unset when this is called.
+    fn encode_stored(&self, obj: &Self::Object, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+        serde_json::to_writer(out, obj)
     }
 }
 
@@ -367,7 +367,7 @@ pub trait Resource: Send + Sync {
     /// Decodes a request body (JSON); unknown and duplicate fields are described in `strict`.
     fn decode(&self, body: &[u8], strict: Option<&mut Vec<String>>) -> Result<Box<dyn Object>, ApiError>;
     fn decode_stored(&self, bytes: &[u8]) -> Result<Box<dyn Object>, serde_json::Error>;
-    fn encode_stored(&self, obj: &dyn Object) -> Result<Vec<u8>, serde_json::Error>;
+    fn encode_stored(&self, obj: &dyn Object, out: &mut Vec<u8>) -> Result<(), serde_json::Error>;
     fn default(&self, obj: &mut dyn Object);
     fn prepare_for_create(&self, ctx: &RequestContext, obj: &mut dyn Object);
     fn validate(&self, obj: &dyn Object) -> ErrorList;
@@ -448,8 +448,8 @@ impl<S: Strategy> Resource for Typed<S> {
     fn decode_stored(&self, bytes: &[u8]) -> Result<Box<dyn Object>, serde_json::Error> {
         Ok(Box::new(self.strategy.decode_stored(bytes)?))
     }
-    fn encode_stored(&self, obj: &dyn Object) -> Result<Vec<u8>, serde_json::Error> {
-        self.strategy.encode_stored(cast(obj))
+    fn encode_stored(&self, obj: &dyn Object, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+        self.strategy.encode_stored(cast(obj), out)
     }
     fn default(&self, obj: &mut dyn Object) {
         self.strategy.default(cast_mut(obj));

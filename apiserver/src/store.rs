@@ -3,6 +3,7 @@
 //! Resource strategies, admission plugins and allocators are called from here in one fixed order; etcd is reached
 //! through [`Storage`] only. Upstream: `apiserver/pkg/registry/generic/registry/store.go` and `registry/rest`.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -24,6 +25,13 @@ mod update;
 
 pub use delete::Deleted;
 pub use update::{NewObject, UpdateRequest};
+
+/// The room that an encoder keeps from one object to the next, in bytes.
+const MAX_SCRATCH: usize = 64 << 10;
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// An object as it is now stored: decoded, and as bytes ready for the wire.
 #[derive(Debug)]
@@ -207,9 +215,13 @@ impl Store {
         let meta: &mut ObjectMeta = object.meta_mut();
         meta.resource_version = None;
         meta.self_link = None;
-        let encoded = resource.encode_stored(object).map_err(ApiError::internal)?;
         // The cache keeps these bytes: without the room that the encoder grew for.
-        Ok(Bytes::from(encoded.into_boxed_slice()))
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.clear();
+            scratch.shrink_to(MAX_SCRATCH);
+            resource.encode_stored(object, scratch).map_err(ApiError::internal)?;
+            Ok(Bytes::copy_from_slice(scratch))
+        })
     }
 
     /// The write of an object that has been encoded to `value`.

@@ -48,7 +48,7 @@ impl Plugin for DefaultIngressClass {
             if has_class {
                 return Ok(());
             }
-            let marked = |class: &IngressClass| {
+            let marked = |class: &Arc<IngressClass>| {
                 class
                     .metadata
                     .annotations
@@ -63,8 +63,8 @@ impl Plugin for DefaultIngressClass {
                     |class: &IngressClass| class.metadata.creation_timestamp.as_ref().map(|time| time.0);
                 created(b).cmp(&created(a)).then_with(|| a.metadata.name.cmp(&b.metadata.name))
             });
-            if let Some(class) = classes.into_iter().next() {
-                ingress.spec.get_or_insert_default().ingress_class_name = class.metadata.name;
+            if let Some(class) = classes.first() {
+                ingress.spec.get_or_insert_default().ingress_class_name.clone_from(&class.metadata.name);
             }
             Ok(())
         })

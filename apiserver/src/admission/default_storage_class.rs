@@ -30,19 +30,18 @@ impl DefaultStorageClass {
     }
 }
 
-fn default_class(classes: Vec<StorageClass>) -> Option<String> {
-    let annotated = |class: &StorageClass| {
+fn default_class(mut classes: Vec<Arc<StorageClass>>) -> Option<String> {
+    let annotated = |class: &Arc<StorageClass>| {
         let annotations = class.metadata.annotations.as_ref();
         DEFAULT.iter().any(|key| annotations.and_then(|a| a.get(*key)).is_some_and(|value| value == "true"))
     };
-    let mut classes: Vec<_> = classes.into_iter().filter(annotated).map(|class| class.metadata).collect();
-    classes.sort_by(|a, b| {
-        let created = |meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta| {
-            meta.creation_timestamp.as_ref().map(|time| time.0)
-        };
-        created(b).cmp(&created(a)).then_with(|| a.name.cmp(&b.name))
-    });
-    classes.into_iter().next().and_then(|meta| meta.name)
+    classes.retain(annotated);
+    let newest_first = |a: &&Arc<StorageClass>, b: &&Arc<StorageClass>| {
+        let created =
+            |class: &StorageClass| class.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        created(b).cmp(&created(a)).then_with(|| a.metadata.name.cmp(&b.metadata.name))
+    };
+    classes.iter().min_by(newest_first).and_then(|class| class.metadata.name.clone())
 }
 
 impl Plugin for DefaultStorageClass {
@@ -82,8 +81,8 @@ mod tests {
 
     use super::*;
 
-    fn class(name: &str, default: &str, created: i64) -> StorageClass {
-        StorageClass {
+    fn class(name: &str, default: &str, created: i64) -> Arc<StorageClass> {
+        Arc::new(StorageClass {
             metadata: ObjectMeta {
                 name: Some(name.into()),
                 annotations: Some(BTreeMap::from([(DEFAULT[0].to_owned(), default.to_owned())])),
@@ -91,7 +90,7 @@ mod tests {
                 ..ObjectMeta::default()
             },
             ..StorageClass::default()
-        }
+        })
     }
 
     #[test]

@@ -19,8 +19,8 @@ pub struct DefaultTolerationSeconds;
 fn add(tolerations: &mut Vec<Toleration>) {
     for taint in TAINTS {
         let tolerated = tolerations.iter().any(|toleration| {
-            let text = |value: &Option<String>| value.clone().unwrap_or_default();
-            let (key, effect) = (text(&toleration.key), text(&toleration.effect));
+            let key = toleration.key.as_deref().unwrap_or_default();
+            let effect = toleration.effect.as_deref().unwrap_or_default();
             (key == taint || key.is_empty()) && (effect == "NoExecute" || effect.is_empty())
         });
         if !tolerated {

@@ -60,7 +60,7 @@ impl NamespaceLifecycle {
             return Err(ApiError::not_found("", "namespaces", name));
         };
         let terminating = namespace.metadata.deletion_timestamp.is_some()
-            || namespace.status.is_some_and(|status| status.phase.as_deref() == Some("Terminating"));
+            || namespace.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Terminating"));
         if terminating && attributes.operation == Operation::Create {
             let text =
                 format!("unable to create new content in namespace {name} because it is being terminated");

@@ -94,7 +94,7 @@ impl NodeRestriction {
             Operation::Create => {
                 let Some(pod) = attributes.new_ref::<Pod>() else { return refuse("unexpected type") };
                 let stored = lookup::get::<Node>(&self.lookup, "", node).await?;
-                mirror_pod::check(node, pod, stored.as_ref())
+                mirror_pod::check(node, pod, stored.as_deref())
             }
             Operation::Delete => {
                 let Some(pod) = self.stored_pod(attributes).await? else {
@@ -114,9 +114,9 @@ impl NodeRestriction {
         }
     }
 
-    async fn stored_pod(&self, attributes: &Attributes<'_>) -> Result<Option<Pod>, Refused> {
+    async fn stored_pod(&self, attributes: &Attributes<'_>) -> Result<Option<Arc<Pod>>, Refused> {
         match attributes.old::<Pod>() {
-            Some(pod) => Ok(Some(pod.clone())),
+            Some(pod) => Ok(Some(Arc::new(pod.clone()))),
             None => {
                 Ok(lookup::get::<Pod>(&self.lookup, attributes.namespace, attributes.object_name()).await?)
             }
@@ -148,7 +148,7 @@ impl NodeRestriction {
         for driver in drivers {
             let driver =
                 lookup::get::<k8s_openapi::api::storage::v1::CSIDriver>(&self.lookup, "", driver).await?;
-            driver_audiences.extend(driver.iter().flat_map(token::driver_audiences));
+            driver_audiences.extend(driver.as_deref().into_iter().flat_map(token::driver_audiences));
         }
         token::check(node, request, &pod, &driver_audiences).map_err(Refused::Because)
     }

@@ -27,7 +27,7 @@ impl Priority {
         Self { lookup }
     }
 
-    async fn default_class(&self) -> Result<Option<PriorityClass>, ApiError> {
+    async fn default_class(&self) -> Result<Option<Arc<PriorityClass>>, ApiError> {
         let classes = lookup::list::<PriorityClass>(&self.lookup, "").await?;
         // Two defaults can only come from a race of two servers; the lowest one then counts.
         let defaults = classes.into_iter().filter(|class| class.global_default == Some(true));
@@ -50,7 +50,7 @@ impl Priority {
             }
             None => self.default_class().await?,
         };
-        let resolved = resolve(class);
+        let resolved = resolve(class.as_deref());
         let result = match attributes.new_mut::<Pod>() {
             Some(pod) => set(pod.spec.get_or_insert_default(), resolved),
             None => Ok(()),
@@ -65,7 +65,7 @@ impl Priority {
         }
         match self.default_class().await? {
             Some(default) if default.metadata.name != class.metadata.name => {
-                let name = default.metadata.name.unwrap_or_default();
+                let name = default.metadata.name.as_deref().unwrap_or_default();
                 let problem =
                     format!("PriorityClass {name} is already marked as default. Only one default can exist");
                 Err(attributes.forbidden(&problem))
@@ -82,12 +82,12 @@ struct Resolved {
     policy: String,
 }
 
-fn resolve(class: Option<PriorityClass>) -> Resolved {
+fn resolve(class: Option<&PriorityClass>) -> Resolved {
     match class {
         Some(class) => Resolved {
-            class: class.metadata.name,
+            class: class.metadata.name.clone(),
             priority: class.value.unwrap_or_default(),
-            policy: class.preemption_policy.unwrap_or_else(|| PREEMPT_LOWER_PRIORITY.to_owned()),
+            policy: class.preemption_policy.clone().unwrap_or_else(|| PREEMPT_LOWER_PRIORITY.to_owned()),
         },
         None => Resolved { class: None, priority: 0, policy: PREEMPT_LOWER_PRIORITY.to_owned() },
     }

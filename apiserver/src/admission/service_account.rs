@@ -42,7 +42,7 @@ impl ServiceAccount {
     }
 
     /// The account; the default one is waited for, since a controller makes it just after the namespace.
-    async fn account(&self, namespace: &str, name: &str) -> Result<Option<Account>, ApiError> {
+    async fn account(&self, namespace: &str, name: &str) -> Result<Option<Arc<Account>>, ApiError> {
         let attempts = if name == DEFAULT { ATTEMPTS } else { 1 };
         for attempt in 1..=attempts {
             let account = lookup::get::<Account>(&self.lookup, namespace, name).await?;

@@ -194,27 +194,28 @@ impl TokenRequests {
             ("v1", "Pod") => {
                 let pod =
                     lookup::get::<Pod>(lookup, namespace, name).await?.ok_or_else(|| missing("pods"))?;
-                let spec = pod.spec.unwrap_or_default();
-                if text(spec.service_account_name.as_ref()) != account {
+                let spec = pod.spec.as_ref();
+                if text(spec.and_then(|spec| spec.service_account_name.as_ref())) != account {
                     return Err(ApiError::bad_request(format!(
                         "cannot bind token for serviceaccount {account:?} to pod running with different serviceaccount name."
                     )));
                 }
-                let node = match spec.node_name.filter(|name| !name.is_empty()) {
+                let node_name = spec.and_then(|spec| spec.node_name.clone());
+                let node = match node_name.filter(|name| !name.is_empty()) {
                     Some(name) => {
                         // A pod can outlive its node object; then only the name is known.
                         let node = lookup::get::<Node>(lookup, "", &name).await?;
-                        let uid = node.and_then(|node| node.metadata.uid).unwrap_or_default();
+                        let uid = node.and_then(|node| node.metadata.uid.clone()).unwrap_or_default();
                         Some(Ref { name, uid })
                     }
                     None => None,
                 };
-                Ok(Bound { pod: Some(reference("Pod", name, wanted, pod.metadata.uid)?), node, secret: None })
+                Ok(Bound { pod: Some(reference("Pod", name, wanted, pod.metadata.uid.clone())?), node, secret: None })
             }
             ("v1", "Node") => {
                 let node = lookup::get::<Node>(lookup, "", name).await?.ok_or_else(|| missing("nodes"))?;
                 Ok(Bound {
-                    node: Some(reference("Node", name, wanted, node.metadata.uid)?),
+                    node: Some(reference("Node", name, wanted, node.metadata.uid.clone())?),
                     ..Bound::default()
                 })
             }
@@ -223,7 +224,7 @@ impl TokenRequests {
                     .await?
                     .ok_or_else(|| missing("secrets"))?;
                 Ok(Bound {
-                    secret: Some(reference("Secret", name, wanted, secret.metadata.uid)?),
+                    secret: Some(reference("Secret", name, wanted, secret.metadata.uid.clone())?),
                     ..Bound::default()
                 })
             }

@@ -42,7 +42,9 @@ impl Tracker {
     }
 
     fn push_index(&mut self, index: usize) {
-        self.path.push_str(&format!("[{index}]"));
+        self.path.push('[');
+        self.path.push_str(itoa::Buffer::new().format(index));
+        self.path.push(']');
     }
 
     fn ignored(&mut self) {

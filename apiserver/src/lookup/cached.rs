@@ -25,31 +25,57 @@ const CACHED: [Kind; 4] = [
     Kind { group: "storage.k8s.io", version: "v1", plural: "storageclasses" },
 ];
 
-type Key = (String, String);
 /// A cache, and whether it has been filled.
 type Held = (Arc<Cache>, watch::Receiver<bool>);
 
 #[derive(Debug, Default)]
 struct Cache {
-    objects: RwLock<HashMap<Key, Arc<dyn Object>>>,
+    /// By namespace, then name.
+    objects: RwLock<HashMap<String, HashMap<String, Arc<dyn Object>>>>,
 }
 
-fn key(object: &dyn Object) -> Key {
+impl Cache {
+    fn get(&self, namespace: &str, name: &str) -> Option<Arc<dyn Object>> {
+        self.objects.read().get(namespace)?.get(name).cloned()
+    }
+
+    fn list(&self, namespace: &str) -> Vec<Arc<dyn Object>> {
+        let objects = self.objects.read();
+        let wanted = objects.iter().filter(|(of, _)| namespace.is_empty() || *of == namespace);
+        wanted.flat_map(|(_, objects)| objects.values().cloned()).collect()
+    }
+}
+
+fn key(object: &dyn Object) -> (&str, &str) {
     let meta = object.meta();
-    (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+    (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
+}
+
+fn insert(objects: &mut HashMap<String, HashMap<String, Arc<dyn Object>>>, object: Arc<dyn Object>) {
+    let (namespace, name) = key(&*object);
+    let (namespace, name) = (namespace.to_owned(), name.to_owned());
+    objects.entry(namespace).or_default().insert(name, object);
 }
 
 impl Sink for Cache {
     fn replace(&self, objects: Vec<Arc<dyn Object>>) {
-        *self.objects.write() = objects.into_iter().map(|object| (key(&*object), object)).collect();
+        let mut all = HashMap::new();
+        objects.into_iter().for_each(|object| insert(&mut all, object));
+        *self.objects.write() = all;
     }
 
     fn put(&self, object: Arc<dyn Object>) {
-        self.objects.write().insert(key(&*object), object);
+        insert(&mut self.objects.write(), object);
     }
 
     fn delete(&self, object: &dyn Object) {
-        self.objects.write().remove(&key(object));
+        let (namespace, name) = key(object);
+        let mut all = self.objects.write();
+        let Some(objects) = all.get_mut(namespace) else { return };
+        objects.remove(name);
+        if objects.is_empty() {
+            all.remove(namespace);
+        }
     }
 }
 
@@ -87,10 +113,10 @@ impl CachedLookup {
         resource: &str,
         namespace: &str,
         name: &str,
-    ) -> Result<Option<Box<dyn Object>>, ApiError> {
+    ) -> Result<Option<Arc<dyn Object>>, ApiError> {
         let resource = self.resource(group, resource)?;
         match self.store.get(Target { resource, namespace, name }).await {
-            Ok(object) => Ok(Some(object)),
+            Ok(object) => Ok(Some(object.into())),
             Err(error) if error.code() == 404 => Ok(None),
             Err(error) => Err(error),
         }
@@ -110,14 +136,8 @@ impl Lookup for CachedLookup {
         resource: &'a str,
         namespace: &'a str,
         name: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Box<dyn Object>>, ApiError>> {
-        let held = self.cache(group, resource).and_then(|cache| {
-            cache
-                .objects
-                .read()
-                .get(&(namespace.to_owned(), name.to_owned()))
-                .map(|object| object.clone_box())
-        });
+    ) -> BoxFuture<'a, Result<Option<Arc<dyn Object>>, ApiError>> {
+        let held = self.cache(group, resource).and_then(|cache| cache.get(namespace, name));
         match held {
             Some(object) => Box::pin(std::future::ready(Ok(Some(object)))),
             None => Box::pin(self.stored(group, resource, namespace, name)),
@@ -130,7 +150,7 @@ impl Lookup for CachedLookup {
         resource: &'a str,
         namespace: &'a str,
         name: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Box<dyn Object>>, ApiError>> {
+    ) -> BoxFuture<'a, Result<Option<Arc<dyn Object>>, ApiError>> {
         Box::pin(self.stored(group, resource, namespace, name))
     }
 
@@ -139,19 +159,17 @@ impl Lookup for CachedLookup {
         group: &'a str,
         resource: &'a str,
         namespace: &'a str,
-    ) -> BoxFuture<'a, Result<Vec<Box<dyn Object>>, ApiError>> {
+    ) -> BoxFuture<'a, Result<Vec<Arc<dyn Object>>, ApiError>> {
         Box::pin(async move {
             if let Some(cache) = self.cache(group, resource) {
-                let objects = cache.objects.read();
-                let wanted = objects.iter().filter(|((of, _), _)| namespace.is_empty() || of == namespace);
-                return Ok(wanted.map(|(_, object)| object.clone_box()).collect());
+                return Ok(cache.list(namespace));
             }
             let resource = self.resource(group, resource)?;
             let info = resource.info();
             let page = self.store.list_all(info, namespace).await?;
             page.items
                 .iter()
-                .map(|stored| crate::store::decode(resource, &stored.value, stored.revision))
+                .map(|stored| Ok(crate::store::decode(resource, &stored.value, stored.revision)?.into()))
                 .collect()
         })
     }

@@ -73,9 +73,9 @@ impl Layout {
     }
 
     fn write_rest(&self, json: &[u8], revision: i64, out: &mut BytesMut) {
-        let mut digits = itoa(revision);
+        let mut digits = itoa::Buffer::new();
         out.put_slice(b"\"resourceVersion\":\"");
-        out.put_slice(digits.as_mut());
+        out.put_slice(digits.format(revision).as_bytes());
         out.put_slice(if self.metadata_is_empty { b"\"" } else { b"\"," });
         out.put_slice(&json[self.metadata..]);
     }
@@ -91,10 +91,6 @@ pub fn with_revision(json: &Bytes, revision: i64) -> Bytes {
         }
         None => json.clone(),
     }
-}
-
-fn itoa(number: i64) -> Vec<u8> {
-    number.to_string().into_bytes()
 }
 
 fn skip_space(json: &[u8], at: &mut usize) {

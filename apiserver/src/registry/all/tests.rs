@@ -120,7 +120,8 @@ fn hooks_take_empty_objects() {
         }
         let row = resource.row(&*obj, Timestamp::UNIX_EPOCH);
         assert_eq!(row.len(), resource.columns().len(), "{name}");
-        let stored = resource.encode_stored(&*obj).unwrap();
+        let mut stored = Vec::new();
+        resource.encode_stored(&*obj, &mut stored).unwrap();
         let back = resource.decode_stored(&stored).unwrap();
         assert_eq!(back.to_value().unwrap(), obj.to_value().unwrap(), "{name}");
         assert_eq!(

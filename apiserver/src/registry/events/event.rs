@@ -81,8 +81,8 @@ impl Strategy for EventStrategy {
         serde_json::from_slice(bytes).map(from_core)
     }
 
-    fn encode_stored(&self, obj: &Event) -> Result<Vec<u8>, serde_json::Error> {
-        serde_json::to_vec(&to_core(obj.clone()))
+    fn encode_stored(&self, obj: &Event, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+        serde_json::to_writer(out, &to_core(obj.clone()))
     }
 }
 
@@ -150,7 +150,8 @@ mod tests {
             "action": "a", "reason": "r", "note": "text", "type": "Normal",
             "regarding": {"kind": "Pod", "name": "p", "namespace": "n"}}))
         .unwrap();
-        let stored = EventStrategy.encode_stored(&event).unwrap();
+        let mut stored = Vec::new();
+        EventStrategy.encode_stored(&event, &mut stored).unwrap();
         let value: Value = serde_json::from_slice(&stored).unwrap();
         assert_eq!(value["apiVersion"], "v1");
         assert_eq!(value["involvedObject"]["name"], "p");
