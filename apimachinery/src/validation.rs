@@ -41,7 +41,8 @@ impl Path {
 
     /// Validation makes many paths and shows few: this is several times cheaper than formatting.
     fn join(&self, parts: &[&str]) -> Self {
-        let mut path = String::with_capacity(self.0.len() + parts.iter().map(|part| part.len()).sum::<usize>());
+        let mut path =
+            String::with_capacity(self.0.len() + parts.iter().map(|part| part.len()).sum::<usize>());
         path.push_str(&self.0);
         parts.iter().for_each(|part| path.push_str(part));
         Self(path)

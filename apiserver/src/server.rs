@@ -5,17 +5,21 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use apimachinery::status::ApiError;
 use component_base::Shutdown;
+use component_base::cli::BoxError;
 use http::{HeaderMap, Response};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulConnection;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -31,6 +35,10 @@ use crate::metrics::Metrics;
 use crate::pipeline;
 use crate::request::Query;
 use crate::store::Store;
+
+mod gather;
+
+use gather::gather;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -177,20 +185,43 @@ async fn connection(
         // Boxed: what a connection keeps for each open stream must not be as large as the handling of a request.
         async move { Ok::<_, Infallible>(Box::pin(pipeline::handle(api, connection, request)).await) }
     });
-    let mut serving = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
-    let outcome = tokio::select! {
-        outcome = serving.as_mut() => outcome,
-        () = api.shutdown.cancelled() => {
-            serving.as_mut().graceful_shutdown();
-            match tokio::time::timeout(DRAIN, serving).await {
-                Ok(outcome) => outcome,
-                Err(_) => return tracing::debug!(%address, "connection cut, it did not finish in time"),
-            }
-        }
+    let outcome = if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        let (stream, flusher) = gather(stream);
+        let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        drive(&api.shutdown, serving, |cx| flusher.poll_flush(cx)).await
+    } else {
+        let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        drive(&api.shutdown, serving, |_| Poll::Ready(Ok(()))).await
     };
     if let Err(error) = outcome {
         tracing::debug!(%address, error, "connection ended");
     }
+}
+
+/// Serves a connection to its end; `flush` sends what it has written, after each poll.
+async fn drive<C: GracefulConnection<Error = BoxError>>(
+    shutdown: &Shutdown,
+    serving: C,
+    flush: impl Fn(&mut Context<'_>) -> Poll<std::io::Result<()>>,
+) -> Result<(), BoxError> {
+    let serving = &mut pin!(serving);
+    let mut poll = |cx: &mut Context<'_>, stop: bool| {
+        if stop {
+            serving.as_mut().graceful_shutdown();
+        }
+        let outcome = serving.as_mut().poll(cx);
+        match flush(cx) {
+            Poll::Ready(Err(error)) if outcome.is_pending() => Poll::Ready(Err(error.into())),
+            _ => outcome,
+        }
+    };
+    tokio::select! {
+        outcome = poll_fn(|cx| poll(cx, false)) => return outcome,
+        () = shutdown.cancelled() => {}
+    }
+    let mut stop = true;
+    let drained = poll_fn(|cx| poll(cx, std::mem::take(&mut stop)));
+    tokio::time::timeout(DRAIN, drained).await.map_err(|_| "it did not finish in time")?
 }
 
 /// Who the verified client certificate names, if there is one.

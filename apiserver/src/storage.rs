@@ -281,12 +281,13 @@ impl Storage {
         key: &str,
         freshness: Freshness,
     ) -> Result<(Option<Arc<Stored>>, i64), StorageError> {
-        let cached = match self.cache(key).await? {
-            Some(cache) => cache.reach(freshness).await?.then_some(cache),
-            None => None,
-        };
-        if let Some(cache) = cached {
-            return Ok(cache.caches.get_at(key));
+        if let Some(cache) = self.cache(key).await?
+            && let Some(wanted) = cache.reach(freshness).await?
+        {
+            let (stored, revision) = cache.caches.get_at(key);
+            if revision >= wanted {
+                return Ok((stored, revision));
+            }
         }
         let (stored, revision) = self.etcd.get(key).await?;
         not_older(freshness, revision)?;
@@ -384,18 +385,24 @@ impl Storage {
 }
 
 impl Cache {
-    /// Waits until the cache is as fresh as asked; false where etcd must answer instead.
-    async fn reach(&self, freshness: Freshness) -> Result<bool, StorageError> {
+    /// Waits until the cache is as fresh as asked, and says what revision that is; `None` where etcd must answer instead.
+    /// The caches may be loaded anew at any moment: what is then taken from them must be of that revision or a later one.
+    async fn reach(&self, freshness: Freshness) -> Result<Option<i64>, StorageError> {
         match freshness {
-            Freshness::Any => Ok(true),
-            Freshness::Exact(_) => Ok(false),
+            Freshness::Any => Ok(Some(0)),
+            Freshness::Exact(_) => Ok(None),
             Freshness::Consistent => {
+                let seen = self.caches.revision();
                 let revision = self.check.revision().await?;
-                Ok(self.caches.reach(revision, PATIENCE).await)
+                // Etcd has gone back behind what is cached: it was restored, and the feed has not noticed yet.
+                if revision < seen {
+                    return Ok(None);
+                }
+                Ok(self.caches.reach(revision, PATIENCE).await.then_some(revision))
             }
             Freshness::NotOlderThan(asked) => {
                 if self.caches.reach(asked, PATIENCE).await {
-                    return Ok(true);
+                    return Ok(Some(asked));
                 }
                 Err(StorageError::FutureRevision { asked, current: self.caches.revision() })
             }
@@ -409,7 +416,8 @@ impl Cache {
             self.caches.reach(revision, Duration::from_millis(100)).await;
             return self.caches.snapshot_at(query.prefix, revision);
         }
-        Ok(if self.reach(query.freshness).await? { self.caches.snapshot(query.prefix) } else { None })
+        let Some(wanted) = self.reach(query.freshness).await? else { return Ok(None) };
+        Ok(self.caches.snapshot(query.prefix).filter(|snapshot| snapshot.revision >= wanted))
     }
 }
 

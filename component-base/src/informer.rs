@@ -56,12 +56,12 @@ pub mod sans_io {
 
 /// What can be held by an informer: every object type of k8s-openapi.
 pub trait Object:
-    Metadata<Ty = ObjectMeta> + DeserializeOwned + Clone + Debug + Send + Sync + 'static
+    Metadata<Ty = ObjectMeta> + DeserializeOwned + Clone + PartialEq + Debug + Send + Sync + 'static
 {
 }
 
 impl<K> Object for K where
-    K: Metadata<Ty = ObjectMeta> + DeserializeOwned + Clone + Debug + Send + Sync + 'static
+    K: Metadata<Ty = ObjectMeta> + DeserializeOwned + Clone + PartialEq + Debug + Send + Sync + 'static
 {
 }
 

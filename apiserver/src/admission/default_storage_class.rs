@@ -37,8 +37,7 @@ fn default_class(mut classes: Vec<Arc<StorageClass>>) -> Option<String> {
     };
     classes.retain(annotated);
     let newest_first = |a: &&Arc<StorageClass>, b: &&Arc<StorageClass>| {
-        let created =
-            |class: &StorageClass| class.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        let created = |class: &StorageClass| class.metadata.creation_timestamp.as_ref().map(|time| time.0);
         created(b).cmp(&created(a)).then_with(|| a.metadata.name.cmp(&b.metadata.name))
     };
     classes.iter().min_by(newest_first).and_then(|class| class.metadata.name.clone())

@@ -210,7 +210,11 @@ impl TokenRequests {
                     }
                     None => None,
                 };
-                Ok(Bound { pod: Some(reference("Pod", name, wanted, pod.metadata.uid.clone())?), node, secret: None })
+                Ok(Bound {
+                    pod: Some(reference("Pod", name, wanted, pod.metadata.uid.clone())?),
+                    node,
+                    secret: None,
+                })
             }
             ("v1", "Node") => {
                 let node = lookup::get::<Node>(lookup, "", name).await?.ok_or_else(|| missing("nodes"))?;

@@ -95,6 +95,9 @@ impl Caches {
         }
         // Behind everything until all is loaded: a half-loaded state must not be taken for a reached one.
         self.progress.restart(0);
+        // What was compacted in a history that a backup has replaced means nothing; what was compacted in this one lies
+        // before `revision`, and is not held.
+        self.compacted.store(0, Ordering::Relaxed);
         for (root, cache) in &self.by_prefix {
             cache.load(by_root.remove(root.as_str()).unwrap_or_default(), revision);
         }

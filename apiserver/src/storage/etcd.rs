@@ -165,13 +165,11 @@ impl Etcd {
             let (more, total) = (response.more(), response.count());
             let kvs = response.take_kvs();
             let fetched = count(&kvs);
-            items.reserve(kvs.len());
-            for kv in kvs {
-                items.push(stored(kv)?);
-            }
+            let end_of_page = kvs.last().map(|kv| after(kv.key()));
+            items.extend(kvs.into_iter().filter_map(object));
             let full = wanted != 0 && count(&items) >= wanted;
-            match items.last() {
-                Some(last) if more && !full => from = after(last.key.as_bytes()),
+            match end_of_page {
+                Some(next) if more && !full => from = next,
                 _ => {
                     self.metrics.observe("list", self.resource(prefix), started);
                     return Ok(Range { items, revision, more, remaining: (total - fetched).max(0) });
@@ -190,11 +188,11 @@ impl Etcd {
             let options =
                 GetOptions::new().with_range(end.clone()).with_limit(FILL_PAGE).with_revision(revision);
             let mut response = Box::pin(self.kv.clone().get(from, Some(options))).await?;
-            for kv in response.take_kvs() {
-                items.push(stored(kv)?);
-            }
-            match items.last() {
-                Some(last) if response.more() => from = after(last.key.as_bytes()),
+            let kvs = response.take_kvs();
+            let end_of_page = kvs.last().map(|kv| after(kv.key()));
+            items.extend(kvs.into_iter().filter_map(object));
+            match end_of_page {
+                Some(next) if response.more() => from = next,
                 _ => {
                     self.metrics.observe("list", "", started);
                     return Ok(items);
@@ -309,6 +307,16 @@ fn stored(kv: etcd_client::KeyValue) -> Result<Stored, StorageError> {
     let (key, value) = kv.into_key_value();
     let key = String::from_utf8(key).map_err(|error| StorageError::Corrupt(error.to_string()))?;
     Ok(Stored::new(key, Bytes::from(value), revision))
+}
+
+/// What a range read found at a key; `None`, and a warning, where the key is no text: API servers write no such keys, and
+/// one that somebody else has put there must not keep everything else from being read.
+fn object(kv: etcd_client::KeyValue) -> Option<Stored> {
+    if kv.key_str().is_err() {
+        tracing::warn!(key = %kv.key().escape_ascii(), "a key in etcd is no UTF-8; it is passed over");
+        return None;
+    }
+    stored(kv).ok()
 }
 
 /// Names etcd's "future revision" refusal of a read at `asked`.

@@ -124,7 +124,7 @@ impl EtcdWatch {
             return Err(StorageError::WatchClosed(response.cancel_reason().to_owned()));
         }
         for event in response.events() {
-            let event = decode(event)?;
+            let Some(event) = decode(event)? else { continue };
             self.received = event.revision;
             if let Some(kind) = self.interest.judge(&event) {
                 self.pending.push_back(Delivered { kind, event: Arc::new(event) });
@@ -143,9 +143,10 @@ impl EtcdWatch {
     }
 }
 
-fn decode(event: &etcd_client::Event) -> Result<Event, StorageError> {
+/// `None`: of a key that is no text, which is nobody's object.
+fn decode(event: &etcd_client::Event) -> Result<Option<Event>, StorageError> {
     let kv = event.kv().ok_or_else(|| StorageError::Corrupt("watch event without a key".to_owned()))?;
-    let key = kv.key_str().map_err(|error| StorageError::Corrupt(error.to_string()))?;
+    let Ok(key) = kv.key_str() else { return Ok(None) };
     let revision = kv.mod_revision();
     let stored = |kv: &etcd_client::KeyValue| {
         Arc::new(Stored::new(key, Bytes::copy_from_slice(kv.value()), kv.mod_revision()))
@@ -157,10 +158,10 @@ fn decode(event: &etcd_client::Event) -> Result<Event, StorageError> {
             if old.is_none() && kv.create_revision() != revision {
                 return Err(StorageError::Compacted);
             }
-            Ok(Event::new(revision, old, Some(stored(kv))))
+            Ok(Some(Event::new(revision, old, Some(stored(kv)))))
         }
         EventType::Delete if old.is_none() => Err(StorageError::Compacted),
-        EventType::Delete => Ok(Event::new(revision, old, None)),
+        EventType::Delete => Ok(Some(Event::new(revision, old, None))),
     }
 }
 

@@ -23,7 +23,7 @@ use super::truth::HistoryId;
 use super::view::View;
 
 /// Of an object only what informers look at.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct Seen {
     metadata: ObjectMeta,
 }
@@ -74,6 +74,8 @@ pub(super) struct Informer {
     listing: (HistoryId, i64),
     /// What the store is a state of, once it is one.
     version: Option<(HistoryId, i64)>,
+    /// It was cut among the events of that version.
+    half: bool,
 }
 
 impl Informer {
@@ -89,6 +91,7 @@ impl Informer {
             doing: Doing::Nothing,
             listing: (0, 0),
             version: None,
+            half: false,
         }
     }
 
@@ -117,7 +120,7 @@ impl Informer {
                 later.is_empty()
             }
         });
-        at && matches!(self.doing, Doing::Watching(_))
+        at && !self.half && matches!(self.doing, Doing::Watching(_))
     }
 
     pub(super) fn describe(&self) -> String {
@@ -187,7 +190,11 @@ impl Informer {
 
     fn watch(&mut self, net: &mut Net, version: i64) -> Result<()> {
         let known = self.version.unwrap();
-        ensure!(version == known.1, "the reflector resumes from {version}, having got to {}", known.1);
+        // Of the version of its last event it asks for everything once more.
+        let told =
+            if self.half { version + 1 == known.1 } else { version == known.1 || version + 1 == known.1 };
+        ensure!(told, "the reflector resumes from {version}, having got to {}", known.1);
+        let known = (known.0, version);
         if net.is_ambiguous(known.0, known.1, self.server) {
             net.count("client restarted");
             return self.restart(net);
@@ -217,7 +224,11 @@ impl Informer {
             Arrived::Ambiguous => self.restart(net),
             Arrived::Events { events, up_to, idle } => {
                 let known = connection.known;
+                let any = !events.is_empty();
                 for told in events {
+                    if net.disturbed && net.rng.random_bool(0.01) {
+                        return self.cut(net);
+                    }
                     self.version = Some((known.0, told.revision));
                     let object = seen(&told.value, told.revision);
                     let (namespace, name) = (namespace_of_key(&told.key), name_of_key(&told.key));
@@ -230,10 +241,12 @@ impl Informer {
                         EventType::Modified => Event::Modified(object),
                         EventType::Deleted => Event::Deleted(object),
                     };
+                    self.half = true;
                     self.feed(net, Input::Event(event))?;
                 }
+                self.half &= !any;
                 if idle && up_to > self.version.unwrap().1 && net.rng.random_bool(0.3) {
-                    self.version = Some((known.0, up_to));
+                    (self.version, self.half) = (Some((known.0, up_to)), false);
                     let resource_version = up_to.to_string();
                     net.count("bookmark");
                     self.feed(
@@ -270,15 +283,6 @@ impl Informer {
         let Step { effect, next, when } = self.reflector.step(input);
         if let Some(effect) = effect {
             let whole = matches!(effect, Effect::Replace(_));
-            // The store takes an object of a smaller version for an older one even in a whole state, and so keeps what a
-            // restored backup never had. Until that is repaired, daemons are started anew then.
-            if let Some((history, version)) = self.version
-                && whole
-                && !net.truth.agree(history, self.listing.0, version)
-            {
-                net.count("client restarted");
-                return self.restart(net);
-            }
             self.store.apply(effect);
             if whole {
                 self.replaced(net)?;
@@ -300,6 +304,7 @@ impl Informer {
     /// It has the whole state: as it was when the list was made, and no older than what it had before.
     fn replaced(&mut self, net: &mut Net) -> Result<()> {
         let (history, revision) = self.listing;
+        self.half = false;
         if let Some((before, had)) = self.version.replace(self.listing)
             && history == net.truth.current()
             && net.truth.agree(before, history, had)
@@ -311,7 +316,7 @@ impl Informer {
     }
 
     fn check_store(&self, net: &Net) -> Result<()> {
-        let Some((history, revision)) = self.version else { return Ok(()) };
+        let Some((history, revision)) = self.version.filter(|_| !self.half) else { return Ok(()) };
         let held: BTreeMap<String, String> = self
             .store
             .list()

@@ -38,9 +38,6 @@ pub(super) struct Net {
     pub(super) head_start: i64,
     /// Whether some objects are large.
     pub(super) large: bool,
-    /// Whether a transaction may write several objects of one resource. The reflector takes the second event of a revision
-    /// for a repetition of the first, so worlds where it may have no informers until that is repaired.
-    pub(super) several: bool,
     /// Writes whose answers were lost, and which may still come to pass.
     pub(super) late: Vec<TxnRequest>,
     pub(super) counts: Counts,
@@ -51,7 +48,7 @@ impl Net {
     pub(super) fn new(seed: u64, bug: Option<Bug>, traced: bool) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed);
         let head_start = [2, 20, 1_000][rng.random_range(0..3)];
-        let (large, several) = (rng.random_bool(0.05), rng.random_bool(0.4));
+        let large = rng.random_bool(0.05);
         let mut net = Self {
             rng,
             cluster: Cluster::default(),
@@ -63,7 +60,6 @@ impl Net {
             now_ms: 0,
             head_start,
             large,
-            several,
             late: Vec::new(),
             counts: Counts::new(),
             trace: traced.then(Vec::new),

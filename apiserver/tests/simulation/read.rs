@@ -36,6 +36,8 @@ pub(super) struct Ask {
     incarnation: u64,
     /// The newest revision when it began; what is answered must not be older.
     floor: (HistoryId, i64),
+    /// The revision of the caches when it began.
+    seen: i64,
     /// What etcd said its revision was.
     wanted: Option<i64>,
     deadline: u64,
@@ -53,6 +55,7 @@ impl Ask {
             server,
             incarnation: net.servers[server].incarnation,
             floor: (net.truth.current(), net.truth.latest()),
+            seen: net.servers[server].caches.revision(),
             wanted: None,
             deadline: net.now_ms + PATIENCE,
         }
@@ -68,6 +71,11 @@ impl Ask {
         }
         let Some(wanted) = self.wanted else {
             let Ok(revision) = net.request(|etcd| Ok(etcd.revision())) else { return Ok(Asked::Failed) };
+            if revision < self.seen {
+                // The real server reads etcd then.
+                net.count("consistent read of a cache that etcd went back behind");
+                return Ok(Asked::Failed);
+            }
             self.wanted = Some(revision);
             if self.floor.0 != net.truth.current() {
                 // A backup was restored while the read waited, maybe one of an earlier revision.
@@ -181,7 +189,7 @@ pub(super) fn exact(
         Ok(None) => {}
         Err(StorageError::Compacted) => {
             let noted = net.truth.number_at(COMPACT_REV_KEY, of.history, of.caches.revision());
-            let compacted = noted.max(of.noted).max(net.cluster.model().compact_revision());
+            let compacted = noted.max(net.cluster.model().compact_revision());
             ensure!(revision < compacted, "410 for a list at {revision}, though {compacted} is compacted");
             net.count("exact list expired");
             return Ok(Exact::Expired);

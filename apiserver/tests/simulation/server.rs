@@ -53,9 +53,6 @@ pub(super) struct Server {
     pub(super) history: HistoryId,
     /// The revision they were loaded at.
     pub(super) from: i64,
-    /// The highest compaction that the caches have heard of. They keep it when they are loaded anew after a restore, and
-    /// refuse lists of the restored history below it.
-    pub(super) noted: i64,
     /// Servers without WatchList refuse initial events.
     pub(super) watch_list: bool,
     feed: Feed,
@@ -64,7 +61,7 @@ pub(super) struct Server {
 impl Server {
     pub(super) fn new(caches: Caches, incarnation: u64, watch_list: bool, history: HistoryId) -> Self {
         let feed = Feed::Revision { at: 0 };
-        Self { caches, incarnation, loads: 0, history, from: 0, noted: 0, watch_list, feed }
+        Self { caches, incarnation, loads: 0, history, from: 0, watch_list, feed }
     }
 
     /// Whether its feed goes on from a revision that it has seen.
@@ -84,8 +81,6 @@ impl Server {
         self.history = net.truth.rebase(self.history, self.caches.revision());
         let retry = net.now_ms + RETRY;
         let failed = Feed::Revision { at: retry };
-        self.noted =
-            self.noted.max(net.truth.number_at(COMPACT_REV_KEY, self.history, self.caches.revision()));
         if let Feed::Revision { at } | Feed::Lost { at, .. } = self.feed
             && net.now_ms < at
         {

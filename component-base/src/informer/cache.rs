@@ -45,14 +45,17 @@ impl<K: Object> Cache<K> {
         Self { inner: RwLock::new(inner), malformed: AtomicU64::new(0) }
     }
 
-    /// Makes `objects` the whole content; what is missing from it is deleted.
+    /// Makes `objects` the whole content, even where it holds newer versions: an etcd that was restored from a backup has
+    /// older ones, and versions that it gave before. What is missing is deleted.
     pub(super) fn replace(&self, objects: Vec<K>) {
         let mut inner = self.inner.write();
         let mut vanished: BTreeSet<Arc<ObjectKey>> = inner.objects.keys().cloned().collect();
         for object in objects {
             let key = key_of(&object);
             vanished.remove(&key);
-            inner.put(key, object);
+            if inner.objects.get(&key).is_none_or(|held| **held != object) {
+                inner.put(key, object);
+            }
         }
         for key in vanished {
             inner.remove(&key);
@@ -61,7 +64,15 @@ impl<K: Object> Cache<K> {
 
     /// Adds or updates one object, unless a newer version of it is held.
     pub(super) fn upsert(&self, object: K) {
-        self.inner.write().put(key_of(&object), object);
+        let key = key_of(&object);
+        let mut inner = self.inner.write();
+        let is_news = inner.objects.get(&key).is_none_or(|held| {
+            held.metadata().resource_version != object.metadata().resource_version
+                && !is_older(object.metadata(), held.metadata())
+        });
+        if is_news {
+            inner.put(key, object);
+        }
     }
 
     /// Removes an object; the last state that the server reported is what subscribers get.
@@ -141,14 +152,7 @@ impl<K> Inner<K> {
 impl<K: Object> Inner<K> {
     fn put(&mut self, key: ObjectKey, object: K) {
         let (key, old) = match self.objects.get_key_value(&key) {
-            Some((key, held)) => {
-                if held.metadata().resource_version == object.metadata().resource_version
-                    || is_older(object.metadata(), held.metadata())
-                {
-                    return;
-                }
-                (Arc::clone(key), Some(Arc::clone(held)))
-            }
+            Some((key, held)) => (Arc::clone(key), Some(Arc::clone(held))),
             None => (Arc::new(key), None),
         };
         let new = Arc::new(object);

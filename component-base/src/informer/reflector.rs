@@ -5,8 +5,8 @@
 //!
 //! 1. The state, from a watch with initial events where the server can do that, else from a paged list of the
 //!    newest state. It replaces the content of the store at once, so whatever vanished is deleted.
-//! 2. A watch from the version of that state; a watch that ends is resumed from the last version seen, be it of an
-//!    event or of a bookmark.
+//! 2. A watch from the version of that state; a watch that ends is resumed from the last version that has been told
+//!    whole: several objects can change at one version, so the version of the last event is asked for once more.
 //! 3. A version that the server no longer has (410) leads back to 1.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -94,9 +94,19 @@ pub struct Reflector<K> {
 
 #[derive(Debug)]
 enum Phase<K> {
-    Listing { objects: Vec<K>, page: ListRequest },
-    Initial { objects: BTreeMap<ObjectKey, K> },
-    Watching { resource_version: String },
+    Listing {
+        objects: Vec<K>,
+        page: ListRequest,
+    },
+    Initial {
+        objects: BTreeMap<ObjectKey, K>,
+    },
+    Watching {
+        /// The last version seen, be it of an event or of a bookmark.
+        resource_version: String,
+        /// Whether everything that happened at it has been told.
+        whole: bool,
+    },
 }
 
 impl<K: Object> Reflector<K> {
@@ -156,7 +166,7 @@ impl<K: Object> Reflector<K> {
     /// The whole state is known: hold it and watch from there.
     fn state(&mut self, objects: Vec<K>, resource_version: String) -> Step<K> {
         let reading = matches!(self.phase, Phase::Initial { .. });
-        self.phase = Phase::Watching { resource_version };
+        self.phase = Phase::Watching { resource_version, whole: true };
         let next = if reading { Next::Read } else { self.watch() };
         step(Some(Effect::Replace(objects)), next, When::Now)
     }
@@ -188,8 +198,9 @@ impl<K: Object> Reflector<K> {
                 }
                 step(None, Next::Read, When::Now)
             }
-            Phase::Watching { resource_version: last } => {
+            Phase::Watching { resource_version: last, whole } => {
                 self.useful = true;
+                let bookmark = matches!(event, Event::Bookmark { .. });
                 let (version, effect) = match event {
                     Event::Added(object) | Event::Modified(object) => {
                         (object.metadata().resource_version.clone(), Some(Effect::Upsert(object)))
@@ -204,12 +215,12 @@ impl<K: Object> Reflector<K> {
                     }
                     Event::Error(_) => (None, None),
                 };
-                // A repeated event must neither turn the watch back nor bring back what is gone; whether a deletion
-                // is news, the cache can tell by the version it holds.
-                let repeated =
-                    version.as_ref().is_some_and(|version| version == last || is_earlier(version, last));
+                // A repeated event must neither turn the watch back nor bring back what is gone; whether a deletion, or
+                // another event of the same version, is news, the cache can tell by the version it holds.
+                let repeated = version.as_ref().is_some_and(|version| is_earlier(version, last));
                 let effect = effect.filter(|effect| !repeated || matches!(effect, Effect::Delete(..)));
                 if let Some(version) = version.filter(|_| !repeated) {
+                    *whole = bookmark || *whole && version == *last;
                     *last = version;
                 }
                 step(effect, Next::Read, When::Now)
@@ -274,7 +285,10 @@ impl<K: Object> Reflector<K> {
     fn watch(&mut self) -> Next {
         self.heard = false;
         let from = match &self.phase {
-            Phase::Watching { resource_version } => WatchFrom::Version(resource_version.clone()),
+            Phase::Watching { resource_version, whole: true } => WatchFrom::Version(resource_version.clone()),
+            Phase::Watching { resource_version, whole: false } => {
+                WatchFrom::Version(before(resource_version))
+            }
             Phase::Listing { .. } | Phase::Initial { .. } => WatchFrom::InitialEvents,
         };
         Next::Watch(WatchRequest { from, timeout: WATCH_TIMEOUT.mul_f64(1.0 + (self.random)()) })
@@ -293,6 +307,14 @@ fn refuses_initial_events(code: u16) -> bool {
 
 fn step<K>(effect: Option<Effect<K>>, next: Next, when: When) -> Step<K> {
     Step { effect, next, when }
+}
+
+/// The version before one, to see everything that happened at it.
+fn before(version: &str) -> String {
+    match version.parse::<u64>() {
+        Ok(number) if number > 1 => (number - 1).to_string(),
+        _ => version.to_owned(),
+    }
 }
 
 /// Whether `a` is an earlier version of an object than `b`.

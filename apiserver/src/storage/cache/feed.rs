@@ -96,6 +96,10 @@ impl Follower {
             self.received = last.revision;
             caches.apply(told.changes);
         }
+        // Etcd had that revision when the caches were filled: it has been restored in the meantime, or a member lags.
+        if told.revision < self.ready_at {
+            return Err(StorageError::WentBack { seen: self.ready_at, now: told.revision });
+        }
         self.note(caches);
         Ok(())
     }
@@ -162,8 +166,8 @@ impl Feed {
                 Ok(()) => return Ok(()),
                 Err(StorageError::WatchClosed(reason)) => reason,
                 // A member that lags says so too: only a quorum knows.
-                Err(error @ StorageError::WentBack { .. }) => match etcd.revision().await {
-                    Ok(now) if now >= received => return Ok(()),
+                Err(error @ StorageError::WentBack { seen, .. }) => match etcd.revision().await {
+                    Ok(now) if now >= seen => return Ok(()),
                     Ok(_) => return Err(error),
                     Err(error) => error.to_string(),
                 },
@@ -188,10 +192,10 @@ fn told(response: &WatchResponse) -> Told {
     }
 }
 
-/// A key that is no text is nobody's here, but its revision counts.
+/// A key that is no text is nobody's, but its revision counts.
 fn change(event: &etcd_client::Event) -> Option<Change> {
     let kv = event.kv()?;
-    let key = String::from_utf8_lossy(kv.key()).into_owned();
+    let key = kv.key_str().map(str::to_owned).unwrap_or_default();
     let value = match event.event_type() {
         EventType::Put => Some(Bytes::copy_from_slice(kv.value())),
         EventType::Delete => None,

@@ -136,26 +136,28 @@ impl ResourceCache {
 
     /// An object, and the revision at which it is so.
     pub(super) fn get_at(&self, key: &str) -> (Option<Arc<Stored>>, i64) {
-        let reached = self.progress.revision();
         let inner = self.inner.read();
-        (inner.state.get(key).cloned(), reached.max(inner.history.last_revision()))
+        (inner.state.get(key).cloned(), self.revision_of(&inner))
     }
 
     /// The latest state.
     pub(super) fn snapshot(&self) -> Snapshot {
-        // Read first: the state that is taken afterwards holds everything up to here.
-        let reached = self.progress.revision();
         let inner = self.inner.read();
-        let revision = reached.max(inner.history.last_revision());
+        let revision = self.revision_of(&inner);
         Snapshot { state: inner.state.clone(), resource: Arc::clone(&self.resource), revision }
+    }
+
+    /// The revision that a state is of. The progress is read under the state's lock: it has come only so far as this
+    /// state has, and a load begins with setting it back.
+    fn revision_of(&self, inner: &Inner) -> i64 {
+        self.progress.revision().max(inner.history.last_revision())
     }
 
     /// The state at a revision in the past; `None` if too much has happened since or it has not been reached.
     pub(super) fn snapshot_at(&self, revision: i64) -> Option<Snapshot> {
-        let reached = self.progress.revision();
         let (mut state, undo) = {
             let inner = self.inner.read();
-            if revision > reached.max(inner.history.last_revision()) {
+            if revision > self.revision_of(&inner) {
                 return None;
             }
             let later: Vec<Arc<Event>> = inner.history.after(revision)?.cloned().collect();

@@ -25,8 +25,10 @@ pub struct CachedWatch {
     /// Nothing up to this revision is told.
     after: i64,
     pending: VecDeque<Delivered>,
-    /// Told up to here.
+    /// The revision of the last event told.
     told: i64,
+    /// Everything up to here has been told: of `told`, there may be more.
+    whole: i64,
     wake: watch::Receiver<u64>,
 }
 
@@ -40,13 +42,15 @@ impl CachedWatch {
         pending: VecDeque<Delivered>,
         wake: watch::Receiver<u64>,
     ) -> Self {
-        Self { cache, group, place, epoch, after, pending, told: after, wake }
+        Self { cache, group, place, epoch, after, pending, told: after, whole: after, wake }
     }
 
     /// An event that is here already.
     pub fn pending(&mut self) -> Option<Delivered> {
         let delivered = self.pending.pop_front()?;
-        self.told = delivered.event.revision;
+        if delivered.event.revision > self.told {
+            (self.whole, self.told) = (self.told, delivered.event.revision);
+        }
         if self.pending.is_empty() {
             // The room of a burst must not be paid for by a watch that idles.
             self.pending.shrink_to(0);
@@ -56,15 +60,16 @@ impl CachedWatch {
 
     /// The revision up to which everything has been told, as far as the server knows now.
     pub fn revision(&self) -> i64 {
-        if !self.pending.is_empty() {
-            return self.told;
+        if let Some(next) = self.pending.front() {
+            return if next.event.revision > self.told { self.told } else { self.whole };
         }
-        // Read first: what the group has seen afterwards covers everything up to here.
-        let reached = self.cache.progress();
         let inner = self.cache.inner.read();
         match inner.groups.get(self.group) {
-            Some(group) if inner.epoch == self.epoch && group.count() == self.place => reached.max(self.told),
-            _ => self.told,
+            Some(group) if inner.epoch == self.epoch && group.count() == self.place => {
+                // Under the lock: what the group has seen covers everything up to here.
+                self.cache.progress().max(self.whole)
+            }
+            _ => self.whole,
         }
     }
 

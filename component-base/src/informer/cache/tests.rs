@@ -41,6 +41,24 @@ fn drain(changes: &mut Changes<Pod>) -> Vec<String> {
 }
 
 #[test]
+fn a_whole_state_replaces_what_is_newer() {
+    // As after etcd was restored from a backup.
+    let cache = cache();
+    for (name, version, node) in [("a", 7, "n1"), ("b", 8, "n1"), ("c", 9, "n1"), ("d", 9, "n1")] {
+        cache.upsert(pod(name, node, version, name));
+    }
+    let mut changes = cache.subscribe();
+    drain(&mut changes);
+    cache.replace(vec![pod("a", "n1", 7, "a"), pod("b", "n1", 5, "b"), pod("c", "n2", 9, "c")]);
+    let mut told = drain(&mut changes);
+    told.sort();
+    assert_eq!(told, ["-d@9", "b@8>5", "c@9>9"]);
+    cache.upsert(pod("b", "n1", 4, "b"));
+    cache.upsert(pod("b", "n3", 5, "b"));
+    assert!(drain(&mut changes).is_empty());
+}
+
+#[test]
 fn indexes_follow_every_change() {
     let cache = cache();
     let store = Store::new(Arc::clone(&cache));
