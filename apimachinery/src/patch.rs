@@ -33,14 +33,13 @@ pub enum Error {
 ///
 /// # Errors
 /// A malformed patch, too many operations, or an operation that does not fit the object.
-pub fn json_patch(original: &Value, patch: &Value) -> Result<Value, Error> {
+pub fn json_patch(mut document: Value, patch: &Value) -> Result<Value, Error> {
     let operations = patch.as_array().map_or(0, Vec::len);
     if operations > MAX_JSON_PATCH_OPERATIONS {
         return Err(Error::TooManyOperations(operations));
     }
     let patch: json_patch::Patch =
         serde_json::from_value(patch.clone()).map_err(|e| Error::Malformed(e.to_string()))?;
-    let mut document = original.clone();
     json_patch::patch(&mut document, &patch).map_err(|e| Error::DoesNotApply(e.to_string()))?;
     Ok(document)
 }
@@ -49,11 +48,10 @@ pub fn json_patch(original: &Value, patch: &Value) -> Result<Value, Error> {
 ///
 /// # Errors
 /// A patch that is no object.
-pub fn merge_patch(original: &Value, patch: &Value) -> Result<Value, Error> {
+pub fn merge_patch(mut document: Value, patch: &Value) -> Result<Value, Error> {
     if !patch.is_object() {
         return Err(Error::Malformed("json: cannot unmarshal patch into a JSON object".to_owned()));
     }
-    let mut document = original.clone();
     json_patch::merge(&mut document, patch);
     Ok(document)
 }
@@ -75,22 +73,22 @@ mod tests {
     fn json_patch_applies_or_says_why_not() {
         let pod = json!({"metadata": {"labels": {"a": "1"}}});
         let patched =
-            json_patch(&pod, &json!([{"op": "replace", "path": "/metadata/labels/a", "value": "2"}]));
+            json_patch(pod.clone(), &json!([{"op": "replace", "path": "/metadata/labels/a", "value": "2"}]));
         assert_eq!(patched, Ok(json!({"metadata": {"labels": {"a": "2"}}})));
         assert!(matches!(
-            json_patch(&pod, &json!([{"op": "test", "path": "/metadata/labels/a", "value": "2"}])),
+            json_patch(pod.clone(), &json!([{"op": "test", "path": "/metadata/labels/a", "value": "2"}])),
             Err(Error::DoesNotApply(_))
         ));
-        assert!(matches!(json_patch(&pod, &json!({"op": "test"})), Err(Error::Malformed(_))));
+        assert!(matches!(json_patch(pod.clone(), &json!({"op": "test"})), Err(Error::Malformed(_))));
         let many = Value::Array(vec![json!({"op": "remove", "path": "/x"}); 10_001]);
-        assert_eq!(json_patch(&pod, &many), Err(Error::TooManyOperations(10_001)));
+        assert_eq!(json_patch(pod.clone(), &many), Err(Error::TooManyOperations(10_001)));
     }
 
     #[test]
     fn merge_patch_deletes_by_null_and_replaces_lists() {
         let object = json!({"a": {"b": 1, "c": 2}, "l": [1, 2]});
-        let patched = merge_patch(&object, &json!({"a": {"b": null}, "l": [3]}));
+        let patched = merge_patch(object.clone(), &json!({"a": {"b": null}, "l": [3]}));
         assert_eq!(patched, Ok(json!({"a": {"c": 2}, "l": [3]})));
-        assert!(merge_patch(&object, &json!([1])).is_err());
+        assert!(merge_patch(object.clone(), &json!([1])).is_err());
     }
 }

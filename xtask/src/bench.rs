@@ -16,9 +16,12 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         stages.run("packages", |stage| packages::install(stage, &[packages::NODE, packages::BUILD]))?;
     }
     let (_, bin) = stages.run("build", |stage| {
-        let compiled =
-            if args.skip_build { 0 } else { binaries::build(stage, &["kube-apiserver", "bench"])? };
-        Ok((format!("{compiled} crates compiled"), binaries::target_directory()?.join("release")))
+        let compiled = if args.skip_build {
+            0
+        } else {
+            binaries::build(stage, &["kube-apiserver", "bench"], &args.profile)?
+        };
+        Ok((format!("{compiled} crates compiled"), binaries::target_directory()?.join(&args.profile)))
     })?;
     // The one that a cluster gets, so that figures of two machines have the same etcd below them.
     let etcd = match std::env::var_os("KEELSON_ETCD") {
@@ -27,7 +30,11 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
             stages.run("etcd", |stage| etcd_package::find(stage).map(|etcd| (etcd.version, etcd.path)))?.1
         }
     };
-    let status = Command::new(bin.join("bench"))
+    let mut bench = Command::new(bin.join("bench"));
+    if args.floor {
+        bench.arg("--floor").arg(bin.join("canned"));
+    }
+    let status = bench
         .env("KEELSON_ETCD", etcd)
         .arg("--apiserver")
         .arg(bin.join("kube-apiserver"))

@@ -52,12 +52,12 @@ pub(crate) fn target_directory() -> Result<PathBuf> {
 pub(crate) fn provide(stage: &Stage, source: &Source<'_>) -> Result<(String, PathBuf)> {
     let (detail, dir) = match source {
         Source::Directory(dir) => (format!("taken from {}", dir.display()), (*dir).to_owned()),
-        Source::Built => ("as built before".to_owned(), target_directory()?.join("release")),
+        Source::Built => ("as built before".to_owned(), target_directory()?.join(RELEASE)),
         Source::Build => {
-            let compiled = build(stage, &PROGRAMS)?;
+            let compiled = build(stage, &PROGRAMS, RELEASE)?;
             let detail =
                 if compiled == 0 { "up to date".to_owned() } else { format!("{compiled} crates compiled") };
-            (detail, target_directory()?.join("release"))
+            (detail, target_directory()?.join(RELEASE))
         }
     };
     let missing: Vec<&str> = PROGRAMS.into_iter().filter(|name| !dir.join(name).is_file()).collect();
@@ -68,8 +68,11 @@ pub(crate) fn provide(stage: &Stage, source: &Source<'_>) -> Result<(String, Pat
     Ok((detail, dir))
 }
 
-/// Builds these programs with optimisation; returns how many crates had to be compiled.
-pub(crate) fn build(stage: &Stage, programs: &[&str]) -> Result<usize> {
+/// The profile that `up` builds with.
+pub(crate) const RELEASE: &str = "release";
+
+/// Builds these programs with a profile; returns how many crates had to be compiled.
+pub(crate) fn build(stage: &Stage, programs: &[&str], profile: &str) -> Result<usize> {
     let mut compiled = 0;
     let mut cargo_run = |words: &[&str]| {
         let mut other = Vec::new();
@@ -86,16 +89,17 @@ pub(crate) fn build(stage: &Stage, programs: &[&str]) -> Result<usize> {
             "the compiler's message above says what is wrong; `rustup update` if the toolchain is too old",
         )
     };
-    let mut words = vec!["build", "--release"];
+    let mut words = vec!["build", "--profile", profile];
     for program in programs.iter().filter(|name| **name != "pause") {
         words.extend(["-p", program]);
     }
-    if words.len() > 2 {
+    if words.len() > 3 {
         cargo_run(&words)?;
     }
     if programs.contains(&"pause") {
         // Linked statically it needs no loader and next to no memory, and there is one in every pod.
-        cargo_run(&["rustc", "--release", "-p", "pause", "--", "-C", "target-feature=+crt-static"])?;
+        let words = ["rustc", "--profile", profile, "-p", "pause", "--", "-C", "target-feature=+crt-static"];
+        cargo_run(&words)?;
     }
     if programs.is_empty() {
         bail!("nothing to build");

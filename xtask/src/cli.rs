@@ -84,6 +84,12 @@ pub(crate) struct BenchArgs {
     /// Use the release binaries that the last build left
     #[arg(long)]
     pub(crate) skip_build: bool,
+    /// Build profile: `release`, as `up` builds, or `dist`, as packages are built
+    #[arg(long, default_value = "release")]
+    pub(crate) profile: String,
+    /// Measure a server that does next to nothing beside kube-apiserver: what no server on this machine can be faster than
+    #[arg(long)]
+    pub(crate) floor: bool,
     /// What to measure and how often, after the flags above: `cargo xtask bench -- --help` lists it
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
     pub(crate) flags: Vec<String>,

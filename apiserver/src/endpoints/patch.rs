@@ -49,8 +49,8 @@ impl Patch {
 
     pub fn apply(&self, current: Value) -> Result<Value, ApiError> {
         let patched = match self.form {
-            Form::Json => patch::json_patch(&current, &self.document),
-            Form::Merge => patch::merge_patch(&current, &self.document),
+            Form::Json => patch::json_patch(current, &self.document),
+            Form::Merge => patch::merge_patch(current, &self.document),
             Form::Strategic(kind) => patch::strategic_merge_patch(current, self.document.clone(), kind),
         };
         patched.map_err(|error| match error {

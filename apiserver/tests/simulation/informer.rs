@@ -194,7 +194,6 @@ impl Informer {
         let told =
             if self.half { version + 1 == known.1 } else { version == known.1 || version + 1 == known.1 };
         ensure!(told, "the reflector resumes from {version}, having got to {}", known.1);
-        let known = (known.0, version);
         if net.is_ambiguous(known.0, known.1, self.server) {
             net.count("client restarted");
             return self.restart(net);
@@ -202,7 +201,7 @@ impl Informer {
         if !net.servers[self.server].caches.is_ready() {
             return self.failed(net, refused(503));
         }
-        match Connection::open(net, self.server, &self.interest, known)? {
+        match Connection::open(net, self.server, &self.interest, (known.0, version))? {
             Some(connection) => {
                 self.doing = Doing::Watching(Box::new(connection));
                 self.next = Next::Read;

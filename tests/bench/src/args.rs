@@ -12,6 +12,10 @@ pub(crate) struct Args {
     /// The kube-apiserver to measure: ours or another
     #[arg(long, required_unless_present = "from")]
     pub(crate) apiserver: Option<PathBuf>,
+    /// A server that does next to nothing, as `canned`: what it takes stands beside what the kube-apiserver takes, measured in
+    /// turns with it
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) floor: Option<PathBuf>,
     /// Measure only these
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAMES")]
     pub(crate) only: Vec<Group>,
@@ -27,7 +31,7 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) chart: Option<PathBuf>,
     /// Measure nothing: print and draw the figures of this JSON file
-    #[arg(long, conflicts_with_all = ["out", "only"])]
+    #[arg(long, conflicts_with_all = ["out", "only", "floor"])]
     pub(crate) from: Option<PathBuf>,
 }
 

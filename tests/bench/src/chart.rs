@@ -222,7 +222,7 @@ mod tests {
         for (figure, number) in numbers {
             samples.add(*figure, *number);
         }
-        let rows = rows(&samples, &Load::default(), |_| true);
+        let rows = rows(&samples, &Samples::default(), &Load::default(), |_| true);
         svg(&Report {
             apiserver: String::new(),
             etcd: "<3.5>".into(),
@@ -258,6 +258,7 @@ mod tests {
                 samples.add(Figure::Create, 1147.0 / 3.0);
                 samples
             },
+            &Samples::default(),
             &Load::default(),
             |_| true,
         );

@@ -49,17 +49,20 @@ fn main() -> Result<()> {
 }
 
 fn measure(args: &Args, program: &Path) -> Result<(Report, Result<()>)> {
-    let mut samples = Samples::default();
+    let (mut samples, mut floor) = (Samples::default(), Samples::default());
     // Programs are started in directories of their own.
-    let absolute = program.canonicalize().with_context(|| format!("cannot find {}", program.display()))?;
-    let result = measure::all(args, &absolute, &mut samples);
+    let absolute =
+        |program: &Path| program.canonicalize().with_context(|| format!("cannot find {}", program.display()));
+    let floor_program = args.floor.as_deref().map(absolute).transpose()?;
+    let floor_of = floor_program.as_deref().map(|program| (program, &mut floor));
+    let result = measure::all(args, &absolute(program)?, &mut samples, floor_of);
     let report = Report {
         apiserver: program.display().to_string(),
         etcd: Etcd::version()?,
         cores: std::thread::available_parallelism()?.get(),
         runs: args.runs,
         load: args.load.clone(),
-        rows: report::rows(&samples, &args.load, |group| args.wants(group)),
+        rows: report::rows(&samples, &floor, &args.load, |group| args.wants(group)),
     };
     Ok((report, result))
 }

@@ -29,6 +29,9 @@ pub(crate) struct Row {
     pub(crate) max: f64,
     pub(crate) upstream: Option<f64>,
     pub(crate) ceiling: Option<f64>,
+    /// What a server that does next to nothing takes on this machine.
+    #[serde(default)]
+    pub(crate) floor: Option<f64>,
     pub(crate) goal: Option<f64>,
     /// Whether the median reaches the goal.
     pub(crate) reached: Option<bool>,
@@ -37,7 +40,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    fn new(figure: Figure, runs: &[f64], load: &Load) -> Option<Row> {
+    fn new(figure: Figure, runs: &[f64], floor: Option<&[f64]>, load: &Load) -> Option<Row> {
         let spec = figure.spec();
         let median = median(runs)?;
         let work = describe(spec.work, load);
@@ -54,6 +57,7 @@ impl Row {
             max: runs.iter().copied().fold(f64::NEG_INFINITY, f64::max),
             upstream: spec.upstream.filter(|_| alike),
             ceiling: spec.ceiling.filter(|_| alike),
+            floor: floor.and_then(crate::samples::median),
             goal,
             reached: goal.map(|goal| spec.unit.factor(median, goal) >= 1.0),
             runs: runs.to_vec(),
@@ -65,7 +69,7 @@ impl Row {
         Some(self.unit.factor(self.median, self.upstream?))
     }
 
-    fn cells(&self) -> [String; 8] {
+    fn cells(&self) -> [String; 9] {
         let with_unit = |number| format!("{} {}", digits(number), self.unit.symbol());
         let known = |number: Option<f64>| number.map(digits).unwrap_or_default();
         let spread = match self.runs.len() {
@@ -79,6 +83,7 @@ impl Row {
             known(self.upstream),
             self.factor().map(times).unwrap_or_default(),
             known(self.ceiling),
+            known(self.floor),
             known(self.goal),
             self.reached.map(|reached| if reached { "yes" } else { "no" }).unwrap_or_default().to_owned(),
         ]
@@ -119,15 +124,22 @@ pub(crate) fn times(factor: f64) -> String {
     }
 }
 
-const HEADINGS: [&str; 8] =
-    ["work", "measured", "least – most", "upstream", "better", "ceiling", "goal", "reached"];
+const HEADINGS: [&str; 9] =
+    ["work", "measured", "least – most", "upstream", "better", "ceiling", "floor here", "goal", "reached"];
+/// Stands in the table only if there is one.
+const FLOOR: usize = 6;
 
 /// The rows of the groups that are wanted.
-pub(crate) fn rows(samples: &Samples, load: &Load, wanted: impl Fn(Group) -> bool) -> Vec<Row> {
+pub(crate) fn rows(
+    samples: &Samples,
+    floor: &Samples,
+    load: &Load,
+    wanted: impl Fn(Group) -> bool,
+) -> Vec<Row> {
     samples
         .iter()
         .filter(|(figure, _)| wanted(figure.spec().group))
-        .filter_map(|(figure, numbers)| Row::new(figure, numbers, load))
+        .filter_map(|(figure, numbers)| Row::new(figure, numbers, floor.of(figure), load))
         .collect()
 }
 
@@ -138,10 +150,12 @@ impl Report {
         lines.extend(self.rows.iter().map(Row::cells));
         let width =
             |column: usize| lines.iter().map(|cells| cells[column].chars().count()).max().unwrap_or(0);
-        let widths: [usize; 8] = std::array::from_fn(width);
+        let widths: [usize; 9] = std::array::from_fn(width);
+        let has_floor = self.rows.iter().any(|row| row.floor.is_some());
+        let shown = |column: usize| column != FLOOR || has_floor;
         let mut text = String::new();
         for (number, cells) in lines.iter().enumerate() {
-            for (column, (cell, width)) in cells.iter().zip(widths).enumerate() {
+            for (column, (cell, width)) in cells.iter().zip(widths).enumerate().filter(|(c, _)| shown(*c)) {
                 let space = " ".repeat(width - cell.chars().count());
                 // Words to the left, numbers to the right.
                 let _ = if column == 0 {
@@ -152,7 +166,7 @@ impl Report {
             }
             text.push_str("|\n");
             if number == 0 {
-                for (column, width) in widths.into_iter().enumerate() {
+                for (column, width) in widths.into_iter().enumerate().filter(|(c, _)| shown(*c)) {
                     let line = "-".repeat(width);
                     let _ = if column == 0 { write!(text, "|-{line}-") } else { write!(text, "|-{line}:") };
                 }
@@ -183,7 +197,7 @@ mod tests {
         samples.add(Figure::LargeGet, 9000.0);
         samples.add(Figure::WatchMemory, 3.456);
         let load = Load { large_pods: 1500, ..Load::default() };
-        let rows = rows(&samples, &load, |group| group != Group::Watches);
+        let rows = rows(&samples, &Samples::default(), &load, |group| group != Group::Watches);
         Report { apiserver: "kube-apiserver".into(), etcd: "3.5.16".into(), cores: 2, runs: 3, load, rows }
     }
 
@@ -218,6 +232,19 @@ mod tests {
             "| get each of 1,500 pods, 32 clients |  9,000 /s |              |          |        |         |        |         |",
         ];
         assert_eq!(table.lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_floor_has_a_column_of_its_own() {
+        let (mut samples, mut floor) = (Samples::default(), Samples::default());
+        samples.add(Figure::GetCpu, 50.0);
+        floor.add(Figure::GetCpu, 20.0);
+        floor.add(Figure::GetCpu, 30.0);
+        let load = Load::default();
+        let report = Report { rows: rows(&samples, &floor, &load, |_| true), ..report() };
+        assert_eq!(report.rows[0].floor, Some(25.0));
+        let table = report.table();
+        assert!(table.lines().next().unwrap().contains("| floor here |"), "{table}");
     }
 
     #[test]

@@ -34,6 +34,10 @@ impl Samples {
         self.add_time(figure, whole.div_f64(number(count.max(1))));
     }
 
+    pub(crate) fn of(&self, figure: Figure) -> Option<&[f64]> {
+        self.0.get(&figure).map(Vec::as_slice)
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Figure, &[f64])> {
         self.0.iter().map(|(figure, numbers)| (*figure, numbers.as_slice()))
     }

@@ -3,12 +3,13 @@
 
 use crate::process::{Process, find_program, free_port};
 use anyhow::{Context, Result, bail};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// How long a member may take to listen.
+/// How long a member may take to be healthy.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running etcd of one member.
@@ -18,7 +19,7 @@ pub struct Etcd {
 }
 
 impl Etcd {
-    /// Starts etcd and waits until it takes connections. `KEELSON_ETCD` names another program than PATH's.
+    /// Starts etcd and waits until it is healthy. `KEELSON_ETCD` names another program than PATH's.
     ///
     /// # Errors
     /// etcd is missing, or does not come up.
@@ -73,7 +74,7 @@ struct Member {
 }
 
 impl EtcdCluster {
-    /// Starts the members and waits until each takes connections. `KEELSON_ETCD` names another program than PATH's.
+    /// Starts the members and waits until each is healthy: it has a leader and answers. `KEELSON_ETCD` names another program than PATH's.
     ///
     /// # Errors
     /// etcd is missing, or does not come up.
@@ -126,7 +127,7 @@ impl EtcdCluster {
             cluster.spawn(index)?;
         }
         for index in 0..cluster.members.len() {
-            cluster.wait_listening(index)?;
+            cluster.wait_healthy(index)?;
         }
         Ok(cluster)
     }
@@ -190,16 +191,16 @@ impl EtcdCluster {
         Ok(())
     }
 
-    fn wait_listening(&mut self, index: usize) -> Result<()> {
+    fn wait_healthy(&mut self, index: usize) -> Result<()> {
         let member = &mut self.members[index];
         let address = member.endpoint.trim_start_matches("http://").to_owned();
         let until = Instant::now() + PATIENCE;
-        while std::net::TcpStream::connect(&address).is_err() {
+        while !is_healthy(&address).unwrap_or(false) {
             if let Some(process) = &mut member.process {
                 process.check_running()?;
             }
             if Instant::now() > until {
-                bail!("etcd does not listen on {address}");
+                bail!("etcd on {address} is not healthy");
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -219,6 +220,15 @@ impl Drop for EtcdCluster {
         self.members.clear();
         keep_on_panic("etcd", self.dir.take());
     }
+}
+
+fn is_healthy(address: &str) -> std::io::Result<bool> {
+    let mut stream = std::net::TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    stream.write_all(b"GET /health HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer.contains(r#""health":"true""#))
 }
 
 fn program() -> Result<PathBuf> {

@@ -6,7 +6,7 @@
 //! back (a restored snapshot), makes the caches start anew, which ends every watch.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use etcd_client::{EventType, WatchResponse, WatchStream};
@@ -18,15 +18,21 @@ use crate::storage::etcd::{Etcd, WatchScope};
 
 /// Pause before etcd is tried again.
 const RETRY: Duration = Duration::from_millis(100);
+/// While etcd is away, it is said again after this long.
+const SAY_AGAIN: Duration = Duration::from_secs(30);
 /// Revisions that are replayed into the history when the caches are filled.
 const HEAD_START: i64 = 1_000;
 
 /// Feeds the caches for ever.
 pub(in crate::storage) async fn run(etcd: &Etcd, caches: &Arc<Caches>) {
     let mut scope = WatchScope::Everything;
+    let mut said: Option<Instant> = None;
     loop {
         let ended = match fill(etcd, caches, scope).await {
-            Ok(feed) => feed.follow(etcd, caches).await,
+            Ok(feed) => {
+                said = None;
+                feed.follow(etcd, caches).await
+            }
             Err(error) => error,
         };
         match &ended {
@@ -37,7 +43,11 @@ pub(in crate::storage) async fn run(etcd: &Etcd, caches: &Arc<Caches>) {
                 scope = WatchScope::Prefix;
             }
             StorageError::WentBack { .. } => tracing::error!(error = %ended, "the caches start anew"),
-            error => tracing::warn!(%error, "the caches are filled again"),
+            error if said.is_none_or(|said| said.elapsed() > SAY_AGAIN) => {
+                tracing::warn!(%error, "the watch cache is to be filled again");
+                said = Some(Instant::now());
+            }
+            error => tracing::debug!(%error, "the watch cache is to be filled again"),
         }
         tokio::time::sleep(RETRY).await;
     }
