@@ -18,12 +18,18 @@ use kube_apiserver::config::{Args, Config};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Threads that serve requests.
-const WORKERS: usize = 4;
+/// Threads that serve requests at most.
+const MOST_WORKERS: usize = 8;
+
+/// Half of the cores: the other half is etcd's and the callers', and a thread more than there are cores for costs each request
+/// a fifth more, in waking threads and in caches that grow cold (docs/figures.md).
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, MOST_WORKERS))
+}
 
 fn main() -> ExitCode {
     let component = Component::new("kube-apiserver")
         .about("The Kubernetes API server: validates and stores objects, and serves them to everybody.")
-        .workers(std::thread::available_parallelism().map_or(WORKERS, |cores| cores.get().min(WORKERS)));
+        .workers(workers());
     cli::main(component, |args: Args| Config::new(args), kube_apiserver::run)
 }

@@ -28,10 +28,12 @@ const CACHED: [Kind; 4] = [
 /// A cache, and whether it has been filled.
 type Held = (Arc<Cache>, watch::Receiver<bool>);
 
+/// Objects by namespace, then name.
+type Objects = HashMap<String, HashMap<String, Arc<dyn Object>>>;
+
 #[derive(Debug, Default)]
 struct Cache {
-    /// By namespace, then name.
-    objects: RwLock<HashMap<String, HashMap<String, Arc<dyn Object>>>>,
+    objects: RwLock<Objects>,
 }
 
 impl Cache {
@@ -51,7 +53,7 @@ fn key(object: &dyn Object) -> (&str, &str) {
     (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
 }
 
-fn insert(objects: &mut HashMap<String, HashMap<String, Arc<dyn Object>>>, object: Arc<dyn Object>) {
+fn insert(objects: &mut Objects, object: Arc<dyn Object>) {
     let (namespace, name) = key(&*object);
     let (namespace, name) = (namespace.to_owned(), name.to_owned());
     objects.entry(namespace).or_default().insert(name, object);
@@ -59,7 +61,7 @@ fn insert(objects: &mut HashMap<String, HashMap<String, Arc<dyn Object>>>, objec
 
 impl Sink for Cache {
     fn replace(&self, objects: Vec<Arc<dyn Object>>) {
-        let mut all = HashMap::new();
+        let mut all = Objects::new();
         objects.into_iter().for_each(|object| insert(&mut all, object));
         *self.objects.write() = all;
     }

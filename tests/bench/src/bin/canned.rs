@@ -86,9 +86,10 @@ struct Canned {
 }
 
 fn main() -> Result<()> {
-    let cores = std::thread::available_parallelism()?.get().min(4);
+    // As kube-apiserver.
+    let workers = (std::thread::available_parallelism()?.get() / 2).clamp(1, 8);
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    runtime.worker_threads(cores).enable_all().build()?.block_on(run(Args::parse()))
+    runtime.worker_threads(workers).enable_all().build()?.block_on(run(Args::parse()))
 }
 
 async fn run(args: Args) -> Result<()> {
