@@ -1,5 +1,8 @@
 //! Lists: selectors, paging, exact and minimum versions, expiry.
 
+use std::sync::Arc;
+
+use harness::etcd::Etcd;
 use serde_json::{Value, json};
 
 use crate::server::{CONFIG_MAPS, PODS, Server, pod};
@@ -110,5 +113,25 @@ async fn versions_are_exact_or_at_least() {
         let token = expired["metadata"]["continue"].as_str().expect("a token for an inconsistent rest");
         let rest = server.get(&format!("{CONFIG_MAPS}?continue={token}")).await.expect(200);
         assert_eq!(names(&rest), ["b", "c", "d"]);
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_no_text_hides_nothing() {
+    for cached in [true, false] {
+        let etcd = Arc::new(Etcd::start().unwrap());
+        let mut raw = etcd_client::Client::connect([etcd.endpoint()], None).await.unwrap();
+        let strange = |last: u8| [b"/registry/configmaps/test/".as_slice(), &[last]].concat();
+        raw.put(strange(0xff), "{}", None).await.unwrap();
+        let server = Server::start_on(Arc::clone(&etcd), cached).await;
+        let from = server.config_map("a", &json!({})).await;
+        let version = from["metadata"]["resourceVersion"].as_str().unwrap();
+        let mut watch =
+            server.watch(&format!("{CONFIG_MAPS}?watch=true&resourceVersion={version}"), &[]).await;
+        raw.put(strange(b'\xfe'), "{}", None).await.unwrap();
+        server.config_map("b", &json!({})).await;
+        let list = server.get(CONFIG_MAPS).await.expect(200);
+        assert_eq!(names(&list), ["a", "b"], "cached: {cached}");
+        assert_eq!(watch.summary().await, "ADDED b");
     }
 }

@@ -286,3 +286,39 @@ fn compaction_refuses_lists_of_the_past() {
     assert!(program.caches.snapshot_at(PODS, 4).unwrap().is_some());
     assert_eq!(program.caches.revision(), now);
 }
+
+#[test]
+fn what_was_compacted_in_a_lost_history_means_nothing() {
+    let program = Program::new(4);
+    let change = |key: &str, value: &str, revision: i64| Change {
+        key: key.to_owned(),
+        value: Some(Bytes::from(value.to_owned())),
+        revision,
+    };
+    program.caches.apply(vec![change(COMPACT_REV_KEY, "90", 100)]);
+    // A backup of before is restored.
+    program.caches.load(Vec::new(), 50);
+    program.caches.apply(vec![change("/registry/configmaps/a/c", r#"{"metadata":{"name":"c"}}"#, 51)]);
+    assert!(program.caches.snapshot_at(PODS, 51).unwrap().is_some());
+    assert!(program.caches.snapshot_at(PODS, 49).unwrap().is_none());
+}
+
+#[test]
+fn a_watch_names_no_revision_that_it_has_told_in_part() {
+    let program = Program::new(5);
+    let change = |name: &str, revision: i64| Change {
+        key: format!("/registry/configmaps/a/{name}"),
+        value: Some(Bytes::from(format!(r#"{{"metadata":{{"name":"{name}"}}}}"#))),
+        revision,
+    };
+    let everything = Selection::everything();
+    let mut watch = program.caches.watch("/registry/configmaps/", &everything, 1).unwrap().unwrap();
+    program.caches.apply(vec![change("a", 10), change("b", 10), change("c", 11), change("d", 11)]);
+    let told: Vec<(i64, i64)> = (0..4)
+        .map(|_| {
+            let next = futures::FutureExt::now_or_never(Box::pin(watch.next())).unwrap().unwrap();
+            (next.event.revision, watch.revision())
+        })
+        .collect();
+    assert_eq!(told, [(10, 1), (10, 10), (11, 10), (11, 11)]);
+}
