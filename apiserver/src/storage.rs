@@ -72,6 +72,9 @@ pub enum StorageError {
     /// Etcd was restored from a snapshot that is older than what this server has seen.
     #[error("etcd's revision went back from {seen} to {now}")]
     WentBack { seen: i64, now: i64 },
+    /// Etcd was restored from a snapshot and has come as far again: what it has at a revision is not what was seen.
+    #[error("etcd has another history than the one that was seen up to revision {seen}")]
+    AnotherHistory { seen: i64 },
     #[error("{0}")]
     Unavailable(String),
 }
@@ -398,7 +401,13 @@ impl Cache {
                 if revision < seen {
                     return Ok(None);
                 }
-                Ok(self.caches.reach(revision, PATIENCE).await.then_some(revision))
+                let fresh = async {
+                    // While the feed is cut off, nobody knows whether what is cached is of the same history.
+                    self.caches.wait_followed().await;
+                    self.caches.reach(revision, PATIENCE).await
+                };
+                let fresh = tokio::time::timeout(PATIENCE, fresh).await;
+                Ok(matches!(fresh, Ok(true)).then_some(revision))
             }
             Freshness::NotOlderThan(asked) => {
                 if self.caches.reach(asked, PATIENCE).await {

@@ -65,7 +65,7 @@ const HAPPENINGS: [(&str, u64); 17] = [
     ("informer cut", 100),
     ("watch refused as too old", 20),
     ("watch ended by a load", 100),
-    ("went back", 10),
+    ("another history", 20),
     ("feed compacted", 50),
     ("restored, bumped", 20),
     ("server restarted", 50),

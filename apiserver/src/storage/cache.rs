@@ -54,6 +54,8 @@ pub struct Caches {
     /// The revision up to which API servers have compacted etcd: lists of what was before it are refused, here as there.
     compacted: AtomicI64,
     ready: watch::Sender<bool>,
+    /// Whether the stream that feeds them is open.
+    followed: watch::Sender<bool>,
 }
 
 impl Caches {
@@ -67,7 +69,13 @@ impl Caches {
         };
         let native = resources.shared().iter().filter(|resource| !resource.info().converted);
         let by_prefix = native.map(cache).collect();
-        Self { by_prefix, progress, compacted: AtomicI64::new(0), ready: watch::channel(false).0 }
+        Self {
+            by_prefix,
+            progress,
+            compacted: AtomicI64::new(0),
+            ready: watch::channel(false).0,
+            followed: watch::channel(false).0,
+        }
     }
 
     /// The cache in which a key or prefix lies.
@@ -145,6 +153,24 @@ impl Caches {
     /// Whether they have been filled and have caught up once.
     pub fn is_ready(&self) -> bool {
         *self.ready.borrow()
+    }
+
+    /// Says whether they are fed: not from the moment when the feed's stream is lost until it is open again, on an etcd that
+    /// still has what was seen last.
+    pub fn set_followed(&self, followed: bool) {
+        self.followed.send_replace(followed);
+    }
+
+    /// See [`Self::set_followed`].
+    pub fn is_followed(&self) -> bool {
+        *self.followed.borrow()
+    }
+
+    pub(super) async fn wait_followed(&self) {
+        if !self.is_followed() {
+            // The sender lives as long as `self`.
+            let _ = self.followed.subscribe().wait_for(|followed| *followed).await;
+        }
     }
 
     pub(super) async fn wait_ready(&self) {

@@ -12,6 +12,7 @@ use etcd_client::{
     SortOrder, SortTarget, TlsOptions, Txn, TxnOp, TxnOpResponse, WatchOptions, WatchStream,
 };
 
+use super::cache::Change;
 use super::leases::Leases;
 use super::metrics::StorageMetrics;
 use super::stored::Stored;
@@ -198,6 +199,32 @@ impl Etcd {
                     return Ok(items);
                 }
             }
+        }
+    }
+
+    /// Whether etcd has a change that was seen, at its revision: one that was restored from a backup has another, or none.
+    pub(super) async fn has(&self, change: &Change) -> Result<bool, StorageError> {
+        let Some(value) = &change.value else {
+            let after = self.at(&change.key, change.revision).await?;
+            let before = self.at(&change.key, change.revision - 1).await?;
+            return Ok(matches!((before, after), (Some(Some(_)), Some(None))));
+        };
+        let found = self.at(&change.key, change.revision).await?;
+        Ok(matches!(found, Some(Some(kv)) if kv.mod_revision() == change.revision && *kv.value() == **value))
+    }
+
+    /// A key at a revision; `None` if etcd has not come so far.
+    async fn at(
+        &self,
+        key: &str,
+        revision: i64,
+    ) -> Result<Option<Option<etcd_client::KeyValue>>, StorageError> {
+        let options = GetOptions::new().with_revision(revision);
+        let answer = Box::pin(self.kv.clone().get(key, Some(options))).await;
+        match answer.map_err(future_revision(revision)) {
+            Ok(mut response) => Ok(Some(response.take_kvs().into_iter().next())),
+            Err(StorageError::FutureRevision { .. }) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

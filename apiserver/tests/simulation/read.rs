@@ -84,7 +84,8 @@ impl Ask {
             return self.poll(net, interest);
         };
         let server = &net.servers[self.server];
-        if server.caches.revision() < wanted && net.bug != Some(Bug::AnswersWithoutWaiting) {
+        let waits = server.caches.revision() < wanted || !server.caches.is_followed();
+        if waits && net.bug != Some(Bug::AnswersWithoutWaiting) {
             net.count("consistent read waited");
             return Ok(Asked::Pending(self));
         }

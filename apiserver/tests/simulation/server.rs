@@ -35,6 +35,8 @@ enum Feed {
     Lost {
         at: u64,
         follower: Follower,
+        /// Whether there has been one.
+        reopens: bool,
     },
     Open {
         stream: StreamId,
@@ -64,11 +66,6 @@ impl Server {
         Self { caches, incarnation, loads: 0, history, from: 0, watch_list, feed }
     }
 
-    /// Whether its feed goes on from a revision that it has seen.
-    pub(super) fn follows(&self) -> bool {
-        matches!(self.feed, Feed::Lost { .. } | Feed::Open { .. })
-    }
-
     pub(super) fn stream(&self) -> Option<StreamId> {
         match self.feed {
             Feed::Open { stream, .. } => Some(stream),
@@ -93,7 +90,7 @@ impl Server {
             }
             Feed::Compacted { now } => self.ask_compacted(net, now).unwrap_or(failed),
             Feed::Everything { now, from } => self.fill(net, now, from).unwrap_or(failed),
-            Feed::Lost { follower, .. } => Self::open(net, follower, retry),
+            Feed::Lost { follower, reopens, .. } => self.open(net, follower, retry, reopens),
             Feed::Open { stream, follower } => self.receive(net, stream, follower, retry),
         };
     }
@@ -122,16 +119,28 @@ impl Server {
         let stored = found
             .into_iter()
             .map(|kv| Stored::new(String::from_utf8_lossy(&kv.key), kv.value, kv.mod_revision));
-        self.caches.load(stored.collect(), from);
+        let stored: Vec<Stored> = stored.collect();
+        let last = stored.iter().max_by_key(|stored| stored.revision).map(Change::of);
+        self.caches.load(stored, from);
         (self.loads, self.history, self.from) = (self.loads + 1, net.truth.current(), from);
         net.count("filled");
         net.note(|| format!("a server filled at {from}, etcd was at {now}"));
-        Some(Feed::Lost { at: 0, follower: Follower::new(from, now) })
+        Some(Feed::Lost { at: 0, follower: Follower::new(from, now, last), reopens: false })
     }
 
-    fn open(net: &mut Net, follower: Follower, retry: u64) -> Feed {
+    fn open(&self, net: &mut Net, follower: Follower, retry: u64, reopens: bool) -> Feed {
+        let evidence = follower.evidence().filter(|_| reopens && net.bug.is_none());
+        match evidence.map_or(Ok(true), |last| has(net, last)) {
+            Ok(true) => {}
+            Ok(false) => {
+                net.count("another history");
+                return Feed::Revision { at: retry };
+            }
+            Err(RequestError::Refused(Error::Compacted)) => return Feed::Revision { at: retry },
+            Err(_) => return Feed::Lost { at: retry, follower, reopens },
+        }
         if net.request(|_| Ok(())).is_err() {
-            return Feed::Lost { at: retry, follower };
+            return Feed::Lost { at: retry, follower, reopens };
         }
         let late = i64::from(net.bug == Some(Bug::ReopensLate));
         let stream = net.cluster.open_stream();
@@ -139,28 +148,31 @@ impl Server {
         let watch = WatchCreateRequest { start_revision, ..KeyRange::all().into() };
         net.cluster.watch(stream, &watch).unwrap();
         net.count("etcd watch opened");
+        self.caches.set_followed(true);
         Feed::Open { stream, follower }
     }
 
     fn receive(&mut self, net: &mut Net, stream: StreamId, mut follower: Follower, retry: u64) -> Feed {
         let Ok(responses) = net.cluster.receive(stream) else {
-            return Feed::Lost { at: retry, follower };
+            self.caches.set_followed(false);
+            return Feed::Lost { at: retry, follower, reopens: true };
         };
         for response in responses {
             let told = told(net, response);
             let outcome = match (net.bug, told.compacted) {
                 (Some(Bug::OverlooksCompaction), 1..) => {
-                    let follower = Follower::new(told.compacted - 1, 0);
+                    let follower = Follower::new(told.compacted - 1, 0, None);
                     net.cluster.cut(stream);
-                    return Feed::Lost { at: retry, follower };
+                    return Feed::Lost { at: retry, follower, reopens: true };
                 }
                 _ => follower.accept(told, &self.caches),
             };
             let Err(error) = outcome else { continue };
             net.cluster.cut(stream);
+            self.caches.set_followed(false);
             net.note(|| format!("a server's feed ended: {error}"));
             match error {
-                StorageError::WatchClosed(_) => return Feed::Lost { at: retry, follower },
+                StorageError::WatchClosed(_) => return Feed::Lost { at: retry, follower, reopens: true },
                 StorageError::WentBack { .. } => net.count("went back"),
                 StorageError::Compacted => net.count("feed compacted"),
                 other => panic!("the feed can't fail so: {other}"),
@@ -168,6 +180,25 @@ impl Server {
             return Feed::Revision { at: retry };
         }
         Feed::Open { stream, follower }
+    }
+}
+
+/// As `Etcd::has`.
+fn has(net: &mut Net, change: &Change) -> Result<bool, RequestError> {
+    let mut at = |revision: i64| {
+        let read = RangeRequest { revision, ..KeyRange::one(change.key.clone()).into() };
+        match net.request(|etcd| etcd.range(&read)) {
+            Ok(found) => Ok(Some(found.kvs.into_iter().next())),
+            Err(RequestError::Refused(Error::FutureRevision)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    };
+    let found = at(change.revision)?;
+    match &change.value {
+        Some(value) => {
+            Ok(found.flatten().is_some_and(|kv| kv.mod_revision == change.revision && kv.value == *value))
+        }
+        None => Ok(found == Some(None) && matches!(at(change.revision - 1)?, Some(Some(_)))),
     }
 }
 

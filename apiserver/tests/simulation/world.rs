@@ -17,10 +17,6 @@ const STEPS: u64 = 160;
 /// Steps without, in which all must have found its way; reflectors wait up to 30 seconds.
 const CALM_STEPS: u64 = 200;
 const CALM_STEP_MS: u64 = 500;
-/// A restored etcd whose revision comes this near to what a server has seen is shown to the server first: beyond that the
-/// revision does not tell that it went back, which is why those who restore a backup bump it.
-const HEADROOM: i64 = 10;
-
 pub(super) struct World {
     net: Net,
     informers: Vec<Informer>,
@@ -67,14 +63,12 @@ impl World {
             self.disturb();
             if self.net.rng.random_bool(0.7) {
                 writer::write(&mut self.net);
-                self.show_restores();
             }
             self.act(0.6)?;
         }
         self.net.calm();
         for _ in 0..CALM_STEPS {
             self.net.advance(CALM_STEP_MS);
-            self.show_restores();
             self.act(1.0)?;
             if self.unsettled().is_empty() {
                 return Ok(());
@@ -126,7 +120,6 @@ impl World {
             6..36 => {
                 let server = net.random_server();
                 self.compactors[server] = self.compactors[server].step(net);
-                self.show_restores();
             }
             36..41 => {
                 let latest = net.truth.latest();
@@ -145,13 +138,7 @@ impl World {
             return;
         }
         let (backup, history, revision) = &self.backups[net.rng.random_range(0..self.backups.len())];
-        // A revision that goes back tells servers of a restore; one that goes on in another past must be bumped, beyond
-        // whatever anybody has seen.
-        let goes_on = net.servers.iter().any(|server| {
-            let seen = server.caches.revision();
-            seen <= *revision && !net.truth.agree(server.history, *history, seen)
-        });
-        let bumped = goes_on || net.rng.random_bool(0.5);
+        let bumped = net.rng.random_bool(0.5);
         let by = bumped.then(|| net.truth.highest() + 1_000);
         net.cluster.restore(backup, by);
         net.truth.fork(*history, *revision, by.map(|by| revision + by));
@@ -159,36 +146,6 @@ impl World {
         net.note(|| format!("a backup of {revision} is restored, revisions bumped by {by:?}"));
         for server in &mut net.servers {
             server.history = net.truth.rebase(server.history, server.caches.revision());
-        }
-        self.show_restores();
-    }
-
-    /// Lets a server see that revisions went back before they have come up to what it has seen.
-    fn show_restores(&mut self) {
-        let net = &mut self.net;
-        let (current, latest) = (net.truth.current(), net.truth.latest());
-        for index in 0..net.servers.len() {
-            let is_near = |net: &Net| {
-                let server = &net.servers[index];
-                let seen = server.caches.revision();
-                let lost = net.truth.ambiguous(server.history, seen, current);
-                server.follows() && lost && seen <= latest + HEADROOM
-            };
-            if !is_near(net) {
-                continue;
-            }
-            let (faults, now_ms) = (std::mem::take(&mut net.faults), net.now_ms);
-            for step in 1..=4 {
-                if let Some(stream) = net.servers[index].stream() {
-                    net.cluster.thaw(stream);
-                    net.cluster.delay(stream, 0);
-                }
-                // Its clock alone goes on: nothing else may happen meanwhile.
-                net.now_ms = now_ms + 1_000 * step;
-                net.step_server(index);
-                net.now_ms = now_ms;
-            }
-            net.faults = faults;
         }
     }
 

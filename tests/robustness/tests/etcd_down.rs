@@ -1,5 +1,5 @@
 //! etcd away: what may be stale is still answered, everything else fails in time and says so, and all goes on by itself
-//! when etcd is back.
+//! when etcd is back. And etcd back with an older state, restored from a backup: nothing of what is lost is told any more.
 
 use http::Method;
 use http_body_util::BodyExt as _;
@@ -7,6 +7,8 @@ use parking_lot::Mutex;
 use robustness::setup::{Setup, readyz};
 use robustness::traffic::{Answer, NAMESPACES, Target};
 use serde_json::{Value, json};
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
@@ -18,7 +20,7 @@ const SLACK: Duration = Duration::from_secs(4);
 /// How long a condition may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// An API server over three members, a ConfigMap `a`, and a watch that has seen it.
+/// An API server over etcd, a ConfigMap `a`, and a watch that has seen it.
 struct World {
     setup: Setup,
     target: Target,
@@ -28,7 +30,7 @@ struct World {
 #[test]
 fn etcd_killed() {
     crate::alone(async {
-        let mut world = World::start().await;
+        let mut world = World::start(3).await;
         world.members(|etcd, member| etcd.kill(member).unwrap());
         world.judge().await;
         world.members(|etcd, member| etcd.restart(member).unwrap());
@@ -39,7 +41,7 @@ fn etcd_killed() {
 #[test]
 fn etcd_silent() {
     crate::alone(async {
-        let mut world = World::start().await;
+        let mut world = World::start(3).await;
         world.members(|etcd, member| etcd.pause(member).unwrap());
         world.judge().await;
         world.members(|etcd, member| etcd.resume(member).unwrap());
@@ -47,9 +49,53 @@ fn etcd_silent() {
     });
 }
 
+#[test]
+fn etcd_restored() {
+    crate::alone(async {
+        let mut world = World::start(1).await;
+        let data = world.setup.etcd.lock().dir().unwrap().join("member0");
+        let backup = data.with_file_name("backup");
+        world.members(|etcd, member| etcd.kill(member).unwrap());
+        copy(&data, &backup);
+        world.members(|etcd, member| etcd.restart(member).unwrap());
+        world.create("lost").await;
+        world.watch.wait_for("\"lost\"").await;
+
+        world.members(|etcd, member| etcd.kill(member).unwrap());
+        std::fs::remove_dir_all(&data).unwrap();
+        copy(&backup, &data);
+        world.members(|etcd, member| etcd.restart(member).unwrap());
+        let until = Instant::now() + PATIENCE;
+        let mut right = 0;
+        while right < 20 {
+            // Consistent reads are right from the first answer on; those of the cache follow.
+            let list = ask(&world.target, Method::GET, &config_maps(""), None).await;
+            if let Ok(list) = list.as_ref().map(|list| list.text.as_str())
+                && list.contains("\"kind\":\"ConfigMapList\"")
+            {
+                assert!(list.contains("\"name\":\"a\"") && !list.contains("\"name\":\"lost\""), "{list}");
+                right += 1;
+            }
+            assert!(Instant::now() < until, "no list is answered: {list:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        world.watch.wait_for_end().await;
+        world.watch = Watch::open(&world.target).await;
+        world.watch.wait_for("\"a\"").await;
+        assert!(!world.watch.text.lock().contains("\"name\":\"lost\""));
+        world.resumed().await;
+    });
+}
+
+/// Copies a directory that nobody writes to.
+fn copy(from: &Path, to: &Path) {
+    let done = Command::new("cp").arg("-a").args([from, to]).status().unwrap();
+    assert!(done.success(), "cp of {} to {}", from.display(), to.display());
+}
+
 impl World {
-    async fn start() -> World {
-        let setup = Setup::start(&crate::apiserver(), 1, 3).await.unwrap();
+    async fn start(members: usize) -> World {
+        let setup = Setup::start(&crate::apiserver(), 1, members).await.unwrap();
         let target = setup.target().unwrap();
         let created = ask(&target, Method::POST, &config_maps(""), Some(&config_map("a"))).await.unwrap();
         assert_eq!(created.code, 201, "{}", created.text);
@@ -117,18 +163,23 @@ impl World {
         assert!(problems.is_empty(), "{problems:#?}");
     }
 
-    /// What holds again when etcd is back, with nobody's help.
-    async fn resumed(&self) {
-        self.setup.wait_ready(&self.target, 0).await.unwrap();
+    /// Creates a ConfigMap as soon as writes work.
+    async fn create(&self, name: &str) {
         let until = Instant::now() + PATIENCE;
         loop {
-            let created = ask(&self.target, Method::POST, &config_maps(""), Some(&config_map("c"))).await;
+            let created = ask(&self.target, Method::POST, &config_maps(""), Some(&config_map(name))).await;
             match created {
                 Ok(answer) if answer.code == 201 => break,
                 other => assert!(Instant::now() < until, "writes do not work again: {other:?}"),
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    /// What holds again when etcd is back, with nobody's help.
+    async fn resumed(&self) {
+        self.setup.wait_ready(&self.target, 0).await.unwrap();
+        self.create("c").await;
         for path in [config_maps("/c"), config_maps("/c?resourceVersion=0")] {
             let until = Instant::now() + PATIENCE;
             loop {
@@ -208,6 +259,14 @@ impl Watch {
     fn ended(&self) -> Option<String> {
         (self.reading.is_finished() || self.text.lock().contains("\"type\":\"ERROR\""))
             .then(|| self.text.lock().clone())
+    }
+
+    async fn wait_for_end(&self) {
+        let until = Instant::now() + PATIENCE;
+        while self.ended().is_none() {
+            assert!(Instant::now() < until, "the watch goes on: {}", self.text.lock());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Waits until the object of this name was told.

@@ -2,8 +2,9 @@
 //!
 //! They are filled at a revision a little in the past and caught up by the watch, so that the history holds something from
 //! the start: clients that come back to a restarted server go on with their watches where they were (KEP-1904). A lost
-//! stream is opened again after the last revision received; only compaction beyond that, or an etcd whose revisions went
-//! back (a restored snapshot), makes the caches start anew, which ends every watch.
+//! stream is opened again after the last revision received, if etcd still has what was received last; only compaction beyond
+//! that, or an etcd whose revisions went back or which has another history (a restored snapshot), makes the caches start anew,
+//! which ends every watch.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,7 +43,9 @@ pub(in crate::storage) async fn run(etcd: &Etcd, caches: &Arc<Caches>) {
                 );
                 scope = WatchScope::Prefix;
             }
-            StorageError::WentBack { .. } => tracing::error!(error = %ended, "the caches start anew"),
+            StorageError::WentBack { .. } | StorageError::AnotherHistory { .. } => {
+                tracing::error!(error = %ended, "the caches start anew");
+            }
             error if said.is_none_or(|said| said.elapsed() > SAY_AGAIN) => {
                 tracing::warn!(%error, "the watch cache is to be filled again");
                 said = Some(Instant::now());
@@ -77,12 +80,19 @@ pub struct Follower {
     received: i64,
     /// The caches can be served once they are here.
     ready_at: i64,
+    /// The last change that they hold: an etcd that has it is still the same.
+    last: Option<Change>,
 }
 
 impl Follower {
-    /// For caches that were loaded at `from`, when etcd was at `now`.
-    pub fn new(from: i64, now: i64) -> Self {
-        Self { received: from, ready_at: now }
+    /// For caches that were loaded at `from`, when etcd was at `now`. `last` is the latest change that they hold.
+    pub fn new(from: i64, now: i64, last: Option<Change>) -> Self {
+        Self { received: from, ready_at: now, last }
+    }
+
+    /// What an etcd must have, at its revision, on which the watch can be opened again.
+    pub fn evidence(&self) -> Option<&Change> {
+        self.last.as_ref()
     }
 
     /// The revision after which the watch is to be opened again.
@@ -104,6 +114,7 @@ impl Follower {
         }
         if let Some(last) = told.changes.last() {
             self.received = last.revision;
+            self.last = Some(last.clone());
             caches.apply(told.changes);
         }
         // Etcd had that revision when the caches were filled: it has been restored in the meantime, or a member lags.
@@ -125,6 +136,8 @@ impl Follower {
 struct Feed {
     /// `None` while it is lost.
     stream: Option<WatchStream>,
+    /// Whether there has been one.
+    reopens: bool,
     scope: WatchScope,
     follower: Follower,
 }
@@ -141,11 +154,12 @@ async fn fill(etcd: &Etcd, caches: &Arc<Caches>, scope: WatchScope) -> Result<Fe
         Err(error) => return Err(error),
     };
     let count = objects.len();
+    let last = objects.iter().max_by_key(|stored| stored.revision).map(Change::of);
     caches.load(objects, from);
     tracing::info!(objects = count, revision = from, now, "watch cache filled");
-    let follower = Follower::new(from, now);
+    let follower = Follower::new(from, now, last);
     follower.note(caches);
-    Ok(Feed { stream: None, scope, follower })
+    Ok(Feed { stream: None, reopens: false, scope, follower })
 }
 
 impl Feed {
@@ -153,6 +167,7 @@ impl Feed {
     async fn follow(mut self, etcd: &Etcd, caches: &Arc<Caches>) -> StorageError {
         loop {
             if let Err(error) = self.step(etcd, caches).await {
+                caches.set_followed(false);
                 return error;
             }
         }
@@ -161,8 +176,11 @@ impl Feed {
     async fn step(&mut self, etcd: &Etcd, caches: &Arc<Caches>) -> Result<(), StorageError> {
         let received = self.follower.received();
         let Some(stream) = &mut self.stream else {
-            match etcd.open_watch(self.scope, received).await {
-                Ok(stream) => self.stream = Some(stream),
+            match self.open(etcd).await {
+                Ok(stream) => {
+                    (self.stream, self.reopens) = (Some(stream), true);
+                    caches.set_followed(true);
+                }
                 Err(error) if error.is_unavailable() => {
                     tracing::debug!(%error, "etcd watch not opened");
                     tokio::time::sleep(RETRY).await;
@@ -188,8 +206,20 @@ impl Feed {
         };
         tracing::info!(reason = lost, revision = received, "etcd watch lost, opening it again");
         self.stream = None;
+        caches.set_followed(false);
         tokio::time::sleep(RETRY).await;
         Ok(())
+    }
+
+    /// Opens the stream, on an etcd that has what was received last.
+    async fn open(&self, etcd: &Etcd) -> Result<WatchStream, StorageError> {
+        let received = self.follower.received();
+        if let Some(last) = self.follower.evidence().filter(|_| self.reopens)
+            && !etcd.has(last).await?
+        {
+            return Err(StorageError::AnotherHistory { seen: received });
+        }
+        etcd.open_watch(self.scope, received).await
     }
 }
 

@@ -33,6 +33,13 @@ pub struct Change {
     pub revision: i64,
 }
 
+impl Change {
+    /// The change that made an object what it is.
+    pub fn of(stored: &Stored) -> Self {
+        Self { key: stored.key.to_string(), value: Some(stored.value.clone()), revision: stored.revision }
+    }
+}
+
 /// See the module.
 pub(super) struct ResourceCache {
     resource: Arc<dyn Resource>,
