@@ -202,15 +202,21 @@ impl Etcd {
         }
     }
 
-    /// Whether etcd has a change that was seen, at its revision: one that was restored from a backup has another, or none.
-    pub(super) async fn has(&self, change: &Change) -> Result<bool, StorageError> {
-        let Some(value) = &change.value else {
-            let after = self.at(&change.key, change.revision).await?;
-            let before = self.at(&change.key, change.revision - 1).await?;
-            return Ok(matches!((before, after), (Some(Some(_)), Some(None))));
-        };
-        let found = self.at(&change.key, change.revision).await?;
-        Ok(matches!(found, Some(Some(kv)) if kv.mod_revision() == change.revision && *kv.value() == **value))
+    /// Whether etcd has, at revision `seen`, the change that was the last one then: an etcd that was restored from a backup has
+    /// another, or none.
+    pub(super) async fn has(&self, change: &Change, seen: i64) -> Result<bool, StorageError> {
+        match (self.at(&change.key, seen).await?, &change.value) {
+            (Some(Some(kv)), Some(value)) => {
+                Ok(kv.mod_revision() == change.revision && *kv.value() == **value)
+            }
+            (Some(None), None) => match self.at(&change.key, change.revision - 1).await {
+                Ok(before) => Ok(matches!(before, Some(Some(_)))),
+                // That it is gone is all that can be known.
+                Err(StorageError::Compacted) => Ok(true),
+                Err(error) => Err(error),
+            },
+            _ => Ok(false),
+        }
     }
 
     /// A key at a revision; `None` if etcd has not come so far.

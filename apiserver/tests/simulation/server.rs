@@ -130,7 +130,7 @@ impl Server {
 
     fn open(&self, net: &mut Net, follower: Follower, retry: u64, reopens: bool) -> Feed {
         let evidence = follower.evidence().filter(|_| reopens && net.bug.is_none());
-        match evidence.map_or(Ok(true), |last| has(net, last)) {
+        match evidence.map_or(Ok(true), |last| has(net, last, follower.received())) {
             Ok(true) => {}
             Ok(false) => {
                 net.count("another history");
@@ -184,7 +184,7 @@ impl Server {
 }
 
 /// As `Etcd::has`.
-fn has(net: &mut Net, change: &Change) -> Result<bool, RequestError> {
+fn has(net: &mut Net, change: &Change, seen: i64) -> Result<bool, RequestError> {
     let mut at = |revision: i64| {
         let read = RangeRequest { revision, ..KeyRange::one(change.key.clone()).into() };
         match net.request(|etcd| etcd.range(&read)) {
@@ -193,12 +193,14 @@ fn has(net: &mut Net, change: &Change) -> Result<bool, RequestError> {
             Err(error) => Err(error),
         }
     };
-    let found = at(change.revision)?;
-    match &change.value {
-        Some(value) => {
-            Ok(found.flatten().is_some_and(|kv| kv.mod_revision == change.revision && kv.value == *value))
-        }
-        None => Ok(found == Some(None) && matches!(at(change.revision - 1)?, Some(Some(_)))),
+    match (at(seen)?, &change.value) {
+        (Some(Some(kv)), Some(value)) => Ok(kv.mod_revision == change.revision && kv.value == *value),
+        (Some(None), None) => match at(change.revision - 1) {
+            Ok(before) => Ok(matches!(before, Some(Some(_)))),
+            Err(RequestError::Refused(Error::Compacted)) => Ok(true),
+            Err(error) => Err(error),
+        },
+        _ => Ok(false),
     }
 }
 

@@ -114,7 +114,10 @@ impl Follower {
         }
         if let Some(last) = told.changes.last() {
             self.received = last.revision;
-            self.last = Some(last.clone());
+            // A key that is no text cannot be asked for.
+            if let Some(last) = told.changes.iter().rfind(|change| !change.key.is_empty()) {
+                self.last = Some(last.clone());
+            }
             caches.apply(told.changes);
         }
         // Etcd had that revision when the caches were filled: it has been restored in the meantime, or a member lags.
@@ -215,7 +218,7 @@ impl Feed {
     async fn open(&self, etcd: &Etcd) -> Result<WatchStream, StorageError> {
         let received = self.follower.received();
         if let Some(last) = self.follower.evidence().filter(|_| self.reopens)
-            && !etcd.has(last).await?
+            && !etcd.has(last, received).await?
         {
             return Err(StorageError::AnotherHistory { seen: received });
         }
