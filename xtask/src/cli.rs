@@ -84,7 +84,7 @@ pub(crate) struct BenchArgs {
     /// Use the release binaries that the last build left
     #[arg(long)]
     pub(crate) skip_build: bool,
-    /// Build profile: `release`, as `up` builds, or `dist`, as packages are built
+    /// Build profile: `release`, as `up` builds, or `dist`, as packages are to be built
     #[arg(long, default_value = "release")]
     pub(crate) profile: String,
     /// Measure a server that does next to nothing beside kube-apiserver: what no server on this machine can be faster than
