@@ -136,7 +136,10 @@ impl Server {
                 net.count("another history");
                 return Feed::Revision { at: retry };
             }
-            Err(RequestError::Refused(Error::Compacted)) => return Feed::Revision { at: retry },
+            Err(RequestError::Refused(Error::Compacted)) => {
+                net.count("feed compacted");
+                return Feed::Revision { at: retry };
+            }
             Err(_) => return Feed::Lost { at: retry, follower, reopens },
         }
         if net.request(|_| Ok(())).is_err() {
